@@ -1,0 +1,109 @@
+"""What every method is, whatever its kind: it prepares an artifact, and it turns a subject into a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from harness.catalog.card import Card
+from harness.subjects.subject import Subject
+
+Artifact = Any
+"""Whatever ``prepare`` returns: a state dict, a tokenizer, statistics. It must survive ``torch.save``."""
+
+
+@dataclass(frozen=True)
+class PrepareContext:
+    """What ``prepare`` may use: a seed, a scratch folder, and models and other methods' artifacts by name."""
+
+    seed: int
+    folder: Path
+    load_subject: Callable[[str], Subject]
+    artifact_of: Callable[[str], Artifact]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A named callable that micro-benchmarks time, with a slow reference and an error bound.
+
+    ``make`` builds the inputs and returns the timed callable; ``reference`` builds, on the same inputs, the plain
+    implementation that is the other side of the pair (None: the baseline method's workload of the same name is).
+    Both callables return the result as a tensor, a sequence of tensors or any comparable value, and ``max_error``
+    bounds the relative RMS error between the two (None where results differ by design). ``units`` says what one call
+    processes, for throughput: ``{"tokens": 4096}`` or ``{"bytes": 10_000_000}``; ``flops`` and ``bytes_moved`` are
+    ledger figures of the candidate. A callable must leave its inputs as it found them.
+    """
+
+    name: str
+    make: Callable[[], Callable[[], Any]]
+    reference: Callable[[], Callable[[], Any]] | None = None
+    max_error: float | None = None
+    units: Mapping[str, float] = field(default_factory=dict)
+    flops: float | None = None
+    bytes_moved: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure: a metric of the dictionary, its value and, where it is an estimate, its interval."""
+
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    phase: str = ""
+    source: str = "count"
+
+
+class Probe(Protocol):
+    """Measures something of a subject that no lm-eval task expresses."""
+
+    name: str
+
+    def measure(self, subject: Subject) -> Sequence[Measurement]:
+        """The figures, each under a name of the metric dictionary."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One invariant. ``run`` raises AssertionError with the figures that break it."""
+
+    name: str
+    run: Callable[[], None]
+
+
+class Method:
+    """Base of all methods. A subclass is made a frozen dataclass by the ``@method`` decorator.
+
+    ``changes`` says what its subject does differently: a subset of ``{"score", "generate"}``. A task that asks only for
+    what a method does not change reads "as baseline" on the leaderboard and is not run.
+    """
+
+    card: ClassVar[Card]
+    changes: ClassVar[frozenset[str]] = frozenset({"score", "generate"})
+    trains: ClassVar[bool] = False
+
+    def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
+        """Train, calibrate or build what ``apply`` needs. Called only where ``trains`` is true; cached by content."""
+        raise NotImplementedError(f"{self.card.id} declares trains = True but has no prepare")
+
+    def apply(self, subject: Subject, artifact: Artifact = None) -> AbstractContextManager[Subject]:
+        """Yield the new subject; the given one is as before once the context is left."""
+        return nullcontext(subject)
+
+    def workloads(self, subject: Subject) -> Iterable[Workload]:
+        """What micro-benchmarks time for this method, on the subject's device and dtype."""
+        return ()
+
+    def probes(self) -> Iterable[Probe]:
+        """Measurements of the subject this method yields."""
+        return ()
+
+    def checks(self, subject: Subject) -> Iterable[Check]:
+        """The kind's invariants for this method on a subject; a method may add its own."""
+        return ()

@@ -1,0 +1,1 @@
+"""A subject is what can be evaluated: a model with its tokenizer, cache, scorer and decoder."""

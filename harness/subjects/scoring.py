@@ -1,0 +1,93 @@
+"""Log-likelihoods with the context prefilled first, so that eviction acts as it does in generation.
+
+Requests with the same context share one prefill, and a one-token continuation needs no second forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from harness.subjects.requests import Score, ScoreRequest
+from harness.subjects.runner import Runner
+
+if TYPE_CHECKING:
+    from harness.subjects.subject import Subject
+
+
+def _batches(order: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _judge(logits_TV: Tensor, tokens: Sequence[int]) -> Score:
+    """Score of tokens under the rows of logits that predict them."""
+    target = torch.tensor(tokens, device=logits_TV.device)
+    total, greedy = 0.0, True
+    # In chunks: a long text times a large vocabulary in float32 would be gigabytes.
+    for logits, wanted in zip(logits_TV.split(256), target.split(256), strict=True):
+        exact = logits.float()
+        total += float((exact.gather(-1, wanted[:, None])[:, 0] - exact.logsumexp(-1)).sum())
+        greedy = greedy and bool((exact.argmax(-1) == wanted).all())
+    return Score(total, greedy)
+
+
+class CausalScorer:
+    """Scores by forwards of the subject's model through the subject's cache."""
+
+    def score(self, subject: Subject, requests: Sequence[ScoreRequest], batch_size: int) -> list[Score]:
+        """Scores in the order of the requests; contexts are batched by length, longest first."""
+        by_context: dict[tuple[int, ...], list[int]] = {}
+        for index, request in enumerate(requests):
+            by_context.setdefault(request.context, []).append(index)
+        scores: dict[int, Score] = {}
+        order = sorted(by_context, key=len, reverse=True)
+        for contexts in _batches(order, batch_size):
+            scores |= self._score_contexts(subject, requests, contexts, by_context, batch_size)
+        return [scores[i] for i in range(len(requests))]
+
+    def _score_contexts(
+        self,
+        subject: Subject,
+        requests: Sequence[ScoreRequest],
+        contexts: Sequence[tuple[int, ...]],
+        by_context: dict[tuple[int, ...], list[int]],
+        batch_size: int,
+    ) -> dict[int, Score]:
+        runner = Runner(subject.model, subject.new_cache)
+        last_BV = runner.prefill(contexts)
+        scores: dict[int, Score] = {}
+        longer: list[tuple[int, int]] = []
+        for row, context in enumerate(contexts):
+            for index in by_context[context]:
+                tokens = requests[index].continuation
+                if len(tokens) <= 1:
+                    scores[index] = _judge(last_BV[row : row + 1], tokens) if tokens else Score(0.0, True)
+                else:
+                    longer.append((row, index))
+        longer.sort(key=lambda pair: len(requests[pair[1]].continuation), reverse=True)
+        for start in range(0, len(longer), batch_size):
+            part = longer[start : start + batch_size]
+            branch = runner if len(longer) <= batch_size else runner.fork()
+            scores |= self._score_longer(branch, last_BV, requests, part)
+        return scores
+
+    @staticmethod
+    def _score_longer(
+        runner: Runner, last_BV: Tensor, requests: Sequence[ScoreRequest], part: Sequence[tuple[int, int]]
+    ) -> dict[int, Score]:
+        """Continuations of two tokens or more: one forward over all but their last tokens, padded on the right."""
+        rows = torch.tensor([row for row, _ in part], device=last_BV.device)
+        tokens = [requests[index].continuation for _, index in part]
+        width = max(len(t) for t in tokens) - 1
+        ids = torch.tensor([[*t[:-1], *[0] * (width - len(t) + 1)] for t in tokens], device=last_BV.device)
+        if len(rows) != len(last_BV) or rows.tolist() != list(range(len(last_BV))):
+            runner.select_rows(rows)
+        logits_BTV = runner.forward(ids)
+        return {
+            index: _judge(torch.cat([last_BV[row][None], logits_BTV[i, : len(tokens[i]) - 1]]), tokens[i])
+            for i, (row, index) in enumerate(part)
+        }

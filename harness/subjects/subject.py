@@ -1,0 +1,83 @@
+"""The one type of the zoo: everything that can be evaluated is a subject, and a method turns one into another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from harness.errors import Refused
+from harness.subjects.cache import KVCache
+from harness.subjects.requests import GenerateRequest, Generation, Score, ScoreRequest
+from harness.subjects.tokenizer import Tokenizer
+
+SCORE, GENERATE, KV_VIEWS, TRAIN = "score", "generate", "kv_views", "train"
+
+
+class Scorer(Protocol):
+    """Answers log-likelihood requests for a subject."""
+
+    def score(self, subject: Subject, requests: Sequence[ScoreRequest], batch_size: int) -> list[Score]:
+        """One score a request, in order."""
+
+
+class Decoder(Protocol):
+    """Continues prompts for a subject."""
+
+    def generate(self, subject: Subject, request: GenerateRequest) -> list[Generation]:
+        """One generation a prompt, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model with what is needed to ask it something. Methods make new ones with :func:`dataclasses.replace`.
+
+    ``capabilities``: ``score``, ``generate``, ``kv_views`` (its attention runs through the zoo's function, so caches
+    may be pruned and trees verified), ``train`` (parameters take gradients). ``stack`` names the applied methods.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Tokenizer | None
+    new_cache: Callable[[], KVCache]
+    scorer: Scorer
+    decoder: Decoder
+    capabilities: frozenset[str]
+    max_length: int = 2048
+    stack: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.model.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the model's parameters."""
+        return self.model.dtype  # type: ignore[no-any-return]
+
+    def require(self, capability: str, who: str) -> None:
+        """Refuse in one line where a capability is missing."""
+        if capability not in self.capabilities:
+            have = ", ".join(sorted(self.capabilities))
+            raise Refused(f"{who} needs a subject with {capability!r}; {self.name} has {have or 'none'}")
+
+    def text_tokenizer(self) -> Tokenizer:
+        """The tokenizer, or a refusal where the subject has none."""
+        if self.tokenizer is None:
+            raise Refused(f"{self.name} has no tokenizer, so it cannot be asked in text")
+        return self.tokenizer
+
+    def score(self, requests: Sequence[ScoreRequest], batch_size: int = 8) -> list[Score]:
+        """Log-probabilities of continuations after contexts."""
+        self.require(SCORE, "scoring")
+        with torch.inference_mode():
+            return self.scorer.score(self, requests, batch_size)
+
+    def generate(self, request: GenerateRequest) -> list[Generation]:
+        """Continue prompts; every token is stamped."""
+        self.require(GENERATE, "generation")
+        with torch.inference_mode():
+            return self.decoder.generate(self, request)

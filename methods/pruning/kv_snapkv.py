@@ -1,0 +1,56 @@
+"""SnapKV: the prompt's last queries vote for the tokens that decoding will need.
+
+score_j = avgpool_kernel(mean over the last W queries i of softmax(q_i k / sqrt(d))_j), averaged over each key/value
+head's query heads; the window itself is always kept. Applied once, after the prompt.
+"""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from harness.catalog import method
+from harness.kinds.pruning import LayerView, PruningMethod, window_attention
+
+
+@method(
+    id="kv_snapkv",
+    kind="pruning",
+    title="SnapKV: prompt compression by the last queries' attention",
+    paper="arXiv:2404.14469",
+    guarantee="approximate",
+    baseline="kv_full",
+    identity={"keep_ratio": 1.0},
+    claims=[
+        {
+            "metric": "decode_speedup",
+            "value": 3.6,
+            "against": "full cache",
+            "on": "inputs of 16K tokens (abstract)",
+        }
+    ],
+    details={
+        "window": "reference code (32 to 64)",
+        "kernel": "reference code (5 or 7)",
+        "pooling": "mean over window and group; the release pools the sum, with the same ranking",
+        "budget": "the window counts; with K < W the last K stay",
+    },
+)
+class KvSnapKV(PruningMethod):
+    """Observation window of ``window`` queries, average pooling of ``kernel`` slots."""
+
+    keep_ratio: float = Field(0.5, gt=0, le=1, description="part of the prompt's tokens kept")
+    window: int = Field(32, ge=1, description="last queries that vote; always kept")
+    kernel: int = Field(5, ge=1, description="odd width of the average pooling over slots")
+
+    def scores(self, view: LayerView) -> Tensor:
+        """Pooled votes ``[B, G, N]``; the window lies above all, latest first."""
+        rows_BGWN = window_attention(view, self.window)
+        votes_BGN = rows_BGWN.sum(2) / (rows_BGWN.sum(-1) > 0).sum(2).clamp(min=1).unsqueeze(-1)
+        if view.valid_BHN is not None:
+            votes_BGN = votes_BGN * view.valid_BHN
+        pooled = F.avg_pool1d(votes_BGN, self.kernel, stride=1, padding=self.kernel // 2, count_include_pad=False)
+        pooled = pooled[..., : view.num_slots]
+        place = torch.arange(view.num_slots, device=pooled.device)
+        inside = place >= view.num_slots - self.window
+        return torch.where(inside, 1e6 + place, pooled)

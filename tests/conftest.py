@@ -1,0 +1,21 @@
+"""Settings of the whole suite: no hub, one thread, a cache of its own for what tests make."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from harness.subjects.load import load_subject
+from harness.subjects.subject import Subject
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Subject:
+    """A random Llama over bytes, float32 on the CPU."""
+    return load_subject("tiny-random", device="cpu")
