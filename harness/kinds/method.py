@@ -92,6 +92,10 @@ class Method:
         """Train, calibrate or build what ``apply`` needs. Called only where ``trains`` is true; cached by content."""
         raise NotImplementedError(f"{self.card.id} declares trains = True but has no prepare")
 
+    def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:
+        """What ``prepare`` recorded of itself: updates, tokens, rewards."""
+        return ()
+
     def apply(self, subject: Subject, artifact: Artifact = None) -> AbstractContextManager[Subject]:
         """Yield the new subject; the given one is as before once the context is left."""
         return nullcontext(subject)

@@ -7,7 +7,7 @@ of a library call that repeats the key/value heads. Without one (training, forei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from harness.subjects.cache import KVCache
+from harness.subjects.cache import KVCache, KVLayer
 
 NAME = "zoo"
 GROUPED_QUERIES = 32
@@ -29,23 +29,38 @@ class ForwardStep:
     """What the attention of one forward must know: the cache, and which new tokens see which.
 
     ``block_TT`` (True = row may see column) relates the new tokens to each other; None means causal.
-    ``valid_BT`` marks left padding among the new tokens; None where there is none.
+    ``valid_BT`` marks left padding among the new tokens; None where there is none. ``depth_T`` is each new token's
+    distance from the first in the text; None where they follow each other.
     """
 
     cache: KVCache
     block_TT: Tensor | None = None
     valid_BT: Tensor | None = None
+    depth_T: Tensor | None = None
+    _masks: dict[tuple[int, int | None, int, int], Tensor] = field(default_factory=dict)
 
     def allowed(self, index: int, num_queries: int, device: torch.device, window: int | None) -> Tensor | None:
         """Mask ``[B|1, H|1, T, N]`` of layer ``index`` (True = may attend), or None where all slots are seen."""
         layer = self.cache.layers[index]
         slots = layer.length
-        if num_queries == 1 and layer.valid is None and (window is None or slots <= window):
+        # Pruned layers hold slots that are further apart in the text than in the buffer.
+        if window is not None and layer.position is None and slots <= window:
+            window = None
+        if num_queries == 1 and layer.valid is None and window is None:
             return None
+        # Layers that hold the same slots share their mask.
+        key = (slots, window, id(layer.valid), 0 if window is None else id(layer.position))
+        if key not in self._masks:
+            self._masks[key] = self._build(index, num_queries, device, window)
+        return self._masks[key]
+
+    def _build(self, index: int, num_queries: int, device: torch.device, window: int | None) -> Tensor:
+        layer: KVLayer = self.cache.layers[index]
+        slots = layer.length
         block = self.block_TT
         if block is None:
             block = torch.ones(num_queries, num_queries, dtype=torch.bool, device=device).tril()
-        mask = torch.cat([block.new_ones(num_queries, slots - num_queries), block], 1)[None, None]
+        mask: Tensor = torch.cat([block.new_ones(num_queries, slots - num_queries), block], 1)[None, None]
         if layer.valid is not None:
             mask = mask & layer.valid[:, :, None, :]
         if window is not None:
@@ -58,7 +73,10 @@ class ForwardStep:
         """Slots within a sliding window of each query, by position in the text."""
         position = self.cache.layers[index].position
         if position is None:
-            position = torch.arange(slots, device=device)[None, None]
+            place = torch.arange(slots, device=device)
+            if self.depth_T is not None:
+                place[slots - num_queries :] = slots - num_queries + self.depth_T
+            position = place[None, None]
         return (position[:, :, -num_queries:, None] - position[:, :, None, :]) < window
 
 
@@ -77,7 +95,8 @@ def grouped_attention(
         shaped = logits.view(batch, groups, per_group, num_queries, -1)
         logits = shaped.masked_fill(~mask.unsqueeze(2), float("-inf")).view_as(logits)
     weights = torch.softmax(logits, -1, dtype=torch.float32).to(query.dtype)
-    return (weights @ value_BGND).view(batch, heads, num_queries, -1)
+    out: Tensor = (weights @ value_BGND).view(batch, heads, num_queries, -1)
+    return out
 
 
 def zoo_attention(

@@ -64,6 +64,15 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         self.valid: Tensor | None = None
         self.position: Tensor | None = None
         self.last_queries: Tensor | None = None
+        self.borrowed = False
+        self.lent = False
+
+    def fork(self) -> KVLayer:
+        """A layer that goes on from here: it reads these buffers until it writes, then it has its own."""
+        twin = copy.copy(self)
+        twin.borrowed = True
+        self.lent = True
+        return twin
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make buffers with room for what comes plus 64 tokens of decoding."""
@@ -74,13 +83,14 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         batch, heads, _, width = keys.shape
         self.keys = keys.new_empty(batch, heads, capacity, width)
         self.values = values.new_empty(batch, values.shape[1], capacity, values.shape[3])
+        self.borrowed = self.lent = False
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append ``[B, H, T, D]`` and return all live slots as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
-        if end > self.keys.shape[2]:
+        if end > self.keys.shape[2] or self.borrowed:
             old_keys, old_values = self.live()
             self._allocate(key_states, value_states, end + max(64, end // 2))
             self.keys[:, :, : self.length] = old_keys
@@ -101,8 +111,8 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         kept = index_BHK.shape[2]
         kept_keys = keys.gather(2, wide.expand(-1, -1, -1, keys.shape[3]))
         kept_values = values.gather(2, wide.expand(-1, -1, -1, values.shape[3]))
-        if room:
-            self._allocate(kept_keys, kept_values, kept + room)
+        if room or self.borrowed or self.lent:
+            self._allocate(kept_keys, kept_values, kept + max(room, 64))
         self.keys[:, :, :kept] = kept_keys
         self.values[:, :, :kept] = kept_values
         self.length = kept
@@ -113,6 +123,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
     def select_rows(self, rows: Tensor) -> None:
         """Take these batch rows (a row may be taken more than once)."""
         self.keys, self.values = (t[rows] for t in (self.keys, self.values))
+        self.borrowed = self.lent = False
         self.valid = None if self.valid is None else self.valid[rows]
         self.position = None if self.position is None else self.position[rows]
 
@@ -153,13 +164,18 @@ class KVCache(Cache):  # type: ignore[misc]
 
     def append_slots(self, valid_BT: Tensor | None, position_BT: Tensor) -> None:
         """Record padding and positions of the coming slots in every layer that has to know them."""
+        extended: dict[tuple[int, int], Tensor] = {}
         for layer in self.layers:
             if self.evict is not None:
                 new = position_BT[:, None]
                 old = layer.position
                 layer.position = new if old is None else torch.cat([old, new.expand(-1, old.shape[1], -1)], 2)
             if valid_BT is not None or layer.valid is not None:
-                layer.valid = self._extended_valid(layer, valid_BT, position_BT)
+                # Layers that hold the same slots share one tensor, and with it the mask made from it.
+                key = (id(layer.valid), layer.length)
+                if key not in extended:
+                    extended[key] = self._extended_valid(layer, valid_BT, position_BT)
+                layer.valid = extended[key]
 
     @staticmethod
     def _extended_valid(layer: KVLayer, valid_BT: Tensor | None, position_BT: Tensor) -> Tensor:
@@ -243,9 +259,9 @@ class KVCache(Cache):  # type: ignore[misc]
         self.prompt_B = None if self.prompt_B is None else self.prompt_B[rows]
 
     def fork(self) -> KVCache:
-        """A cache that goes on from here; live slots are shared, and both may only append after them in turn."""
+        """A cache that goes on from here on its own; what is held so far is shared until the twin writes."""
         twin = copy.copy(self)
-        twin.layers = [copy.copy(layer) for layer in self.layers]
+        twin.layers = [layer.fork() for layer in self.layers]
         return twin
 
     def held_bytes(self) -> int:

@@ -42,6 +42,12 @@ def _tiny_random() -> tuple[Any, Any, int]:
     return random_llama()
 
 
+def _tiny_chain_sum() -> tuple[Any, Any, int]:
+    from harness.subjects.chain_sum_model import obtain_warm_start
+
+    return obtain_warm_start()
+
+
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
     for entry in (
@@ -58,6 +64,13 @@ MODELS: dict[str, ModelEntry] = {
             "none",
             "float32",
             _tiny_random,
+        ),
+        ModelEntry(
+            "tiny-chain-sum",
+            "a Llama of 0.3M parameters that adds digits and is right about two times in five: for objectives",
+            "none",
+            "float32",
+            _tiny_chain_sum,
         ),
     )
 }

@@ -30,7 +30,7 @@ class StopRule:
         self.limit = request.max_new_tokens
         eos = request.eos_ids if request.eos_ids is not None else (tokenizer.eos_ids if tokenizer else ())
         self.eos = frozenset() if request.ignore_eos else frozenset(eos)
-        self.strings = request.stop_strings
+        self.strings = tuple(s for s in request.stop_strings if s)
         self.tokenizer = tokenizer
         # A token is at least one byte, so a stop string cannot reach further back than its bytes plus a cut character.
         self.reach = max((len(s.encode()) for s in self.strings), default=0) + 4
@@ -50,7 +50,7 @@ class StopRule:
         if self.tokenizer is None:
             return ""
         text = self.tokenizer.decode([t for t in tokens if t not in self.eos])
-        cuts = [text.find(s) for s in self.strings if s and s in text]
+        cuts = [text.find(s) for s in self.strings if s in text]
         return text[: min(cuts)] if cuts else text
 
     def extend(self, row: Generation, emitted: Sequence[int], stamp_s: float) -> bool:
@@ -86,6 +86,12 @@ def finish_counts(row: Generation, runner: Runner) -> None:
 
 class AutoregressiveDecoder:
     """One token a forward, all rows of the batch in step."""
+
+    def snapshot(self) -> None:
+        """Nothing outlives a request."""
+
+    def restore(self, state: object) -> None:
+        """Nothing to go back to."""
 
     def generate(self, subject: Subject, request: GenerateRequest) -> list[Generation]:
         """Continue the prompts; finished rows ride along until the last one ends."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,12 +11,7 @@ import torch
 
 from harness.errors import EnvironmentFailed
 from harness.subjects.catalog import cache_dir
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+from harness.subjects.packages import file_sha256
 
 
 def convert_gguf(path: Path) -> Path:
@@ -54,7 +47,7 @@ def _convert(path: Path, folder: Path) -> None:
         tokenizer.save_pretrained(work)
         plain.save_pretrained(work)
         # Renamed when whole, so a killed conversion leaves nothing that looks finished.
-        os.replace(work, folder)
+        work.replace(folder)
     except OSError as error:
         if folder.joinpath("config.json").is_file():
             return  # another process was faster

@@ -48,7 +48,9 @@ def wrap_model(
     """A subject around a transformers causal model; refuses architectures whose attention the zoo cannot serve."""
     config = model.config.get_text_config()
     layer_types = set(getattr(config, "layer_types", None) or SERVED_LAYERS)
-    if not getattr(model, "_supports_attention_backend", False) or not layer_types <= SERVED_LAYERS:
+    # A model that refuses SDPA adds something to its attention (learnt sinks, a bias) that ours would lose silently.
+    through_interface = getattr(model, "_supports_attention_backend", False) and getattr(model, "_supports_sdpa", False)
+    if not through_interface or not layer_types <= SERVED_LAYERS:
         raise Refused(
             f"{name}: {type(model).__name__} does not run its attention through transformers' attention interface; "
             "the zoo serves decoder-only models such as Llama, Mistral, Qwen2/3 and Gemma"
@@ -64,7 +66,7 @@ def wrap_model(
         scorer=CausalScorer(),
         decoder=AutoregressiveDecoder(),
         capabilities=frozenset(capabilities),
-        max_length=int(max_length or getattr(config, "max_position_embeddings", 2048)),
+        max_length=max_length or int(getattr(config, "max_position_embeddings", 0) or 2048),
     )
 
 
@@ -136,4 +138,6 @@ def _from_folder(source: str, name: str, device: torch.device, dtype: torch.dtyp
         name,
         "model",
     )
-    return wrap_model(model.to(device), PretrainedTokenizer(tokenizer), name)
+    stops = getattr(model.generation_config, "eos_token_id", None)
+    model_eos = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
+    return wrap_model(model.to(device), PretrainedTokenizer(tokenizer, model_eos=model_eos), name)

@@ -45,6 +45,7 @@ class GenerateRequest:
     eos_ids: tuple[int, ...] | None = None
     ignore_eos: bool = False
     seed: int = 0
+    row_ids: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or any(len(p) == 0 for p in self.prompts):

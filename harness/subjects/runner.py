@@ -76,7 +76,7 @@ class Runner:
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=logits_to_keep,
-            zoo_step=ForwardStep(cache, block_TT, valid_BT),
+            zoo_step=ForwardStep(cache, block_TT, valid_BT, depth_T),
         )
         self.counts.forwards += 1
         self.counts.tokens += ids_BT.numel() if valid_BT is None else int(valid_BT.sum())

@@ -32,9 +32,8 @@ class Sampler:
             if request.top_p < 1.0:
                 self.chain.append(TopPLogitsWarper(request.top_p))
         self.device = device
-        self._generators = [
-            torch.Generator(device).manual_seed(request.seed * 1_000_003 + row) for row in range(len(request.prompts))
-        ]
+        row_ids = request.row_ids if request.row_ids is not None else range(len(request.prompts))
+        self._generators = [torch.Generator(device).manual_seed(request.seed * 1_000_003 + row) for row in row_ids]
 
     def processed(self, logits_V: Tensor, history: Sequence[int]) -> Tensor:
         """Logits of one node after all processors and warpers, in float32."""

@@ -79,15 +79,26 @@ class CausalScorer:
     def _score_longer(
         runner: Runner, last_BV: Tensor, requests: Sequence[ScoreRequest], part: Sequence[tuple[int, int]]
     ) -> dict[int, Score]:
-        """Continuations of two tokens or more: one forward over all but their last tokens, padded on the right."""
+        """Continuations of two tokens or more, padded on the right; their last tokens need no forward."""
         rows = torch.tensor([row for row, _ in part], device=last_BV.device)
         tokens = [requests[index].continuation for _, index in part]
         width = max(len(t) for t in tokens) - 1
         ids = torch.tensor([[*t[:-1], *[0] * (width - len(t) + 1)] for t in tokens], device=last_BV.device)
         if len(rows) != len(last_BV) or rows.tolist() != list(range(len(last_BV))):
             runner.select_rows(rows)
-        logits_BTV = runner.forward(ids)
+        logits_BTV = CausalScorer._continue(runner, ids)
         return {
             index: _judge(torch.cat([last_BV[row][None], logits_BTV[i, : len(tokens[i]) - 1]]), tokens[i])
             for i, (row, index) in enumerate(part)
         }
+
+    @staticmethod
+    def _continue(runner: Runner, ids_BT: Tensor) -> Tensor:
+        """Logits ``[B, T, V]`` of one forward, or of one a token where the cache evicts while decoding."""
+        if not runner.cache.evict_while_decoding:
+            return runner.forward(ids_BT)
+        logits = []
+        for column in ids_BT.split(1, dim=1):
+            logits.append(runner.forward(column))
+            runner.commit()
+        return torch.cat(logits, 1)

@@ -29,6 +29,12 @@ class Decoder(Protocol):
     def generate(self, subject: Subject, request: GenerateRequest) -> list[Generation]:
         """One generation a prompt, in order."""
 
+    def snapshot(self) -> object:
+        """State that outlives a request (what a drafter has learnt); None where there is none."""
+
+    def restore(self, state: object) -> None:
+        """Go back to a snapshot."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:

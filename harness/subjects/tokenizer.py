@@ -45,11 +45,12 @@ def printable_to_byte() -> dict[str, int]:
 
 
 class PretrainedTokenizer:
-    """A transformers tokenizer behind the zoo's interface."""
+    """A transformers tokenizer behind the zoo's interface; ``model_eos`` are further ids that the model ends with."""
 
-    def __init__(self, inner: Any, name: str = "native") -> None:
+    def __init__(self, inner: Any, name: str = "native", model_eos: Sequence[int] = ()) -> None:
         self.inner = inner
         self.name = name
+        self.model_eos = tuple(model_eos)
 
     @property
     def vocab_size(self) -> int:
@@ -58,8 +59,9 @@ class PretrainedTokenizer:
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """The tokenizer's end-of-text id."""
-        return () if self.inner.eos_token_id is None else (int(self.inner.eos_token_id),)
+        """The tokenizer's end-of-text id, then the model's others (chat models end a turn with an id of its own)."""
+        own = () if self.inner.eos_token_id is None else (int(self.inner.eos_token_id),)
+        return tuple(dict.fromkeys((*own, *self.model_eos)))
 
     @cached_property
     def prefix_id(self) -> int:

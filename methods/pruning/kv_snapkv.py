@@ -1,7 +1,8 @@
 """SnapKV: the prompt's last queries vote for the tokens that decoding will need.
 
-score_j = avgpool_kernel(mean over the last W queries i of softmax(q_i k / sqrt(d))_j), averaged over each key/value
-head's query heads; the window itself is always kept. Applied once, after the prompt.
+score_j = avgpool_kernel(mean over the last W queries i of softmax(q_i k / sqrt(d))_j) over the slots j before the
+window, averaged over each key/value head's query heads; the window itself is always kept. Applied once, after the
+prompt.
 """
 
 import torch
@@ -32,7 +33,7 @@ from harness.kinds.pruning import LayerView, PruningMethod, window_attention
     details={
         "window": "reference code (32 to 64)",
         "kernel": "reference code (5 or 7)",
-        "pooling": "mean over window and group; the release pools the sum, with the same ranking",
+        "pooling": "mean over window and group (the release: sum, same ranking), zeros beyond the ends",
         "budget": "the window counts; with K < W the last K stay",
     },
 )
@@ -47,10 +48,9 @@ class KvSnapKV(PruningMethod):
         """Pooled votes ``[B, G, N]``; the window lies above all, latest first."""
         rows_BGWN = window_attention(view, self.window)
         votes_BGN = rows_BGWN.sum(2) / (rows_BGWN.sum(-1) > 0).sum(2).clamp(min=1).unsqueeze(-1)
-        if view.valid_BHN is not None:
-            votes_BGN = votes_BGN * view.valid_BHN
-        pooled = F.avg_pool1d(votes_BGN, self.kernel, stride=1, padding=self.kernel // 2, count_include_pad=False)
-        pooled = pooled[..., : view.num_slots]
-        place = torch.arange(view.num_slots, device=pooled.device)
+        place = torch.arange(view.num_slots, device=votes_BGN.device)
         inside = place >= view.num_slots - self.window
+        # Votes of the window and beyond the ends count as zero, so that a row's scores do not depend on its padding.
+        voted = votes_BGN.masked_fill(inside, 0.0)
+        pooled = F.avg_pool1d(voted, self.kernel, stride=1, padding=self.kernel // 2)[..., : view.num_slots]
         return torch.where(inside, 1e6 + place, pooled)

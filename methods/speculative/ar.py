@@ -21,5 +21,6 @@ class Ar(SpeculativeMethod):
 
     @contextmanager
     def apply(self, subject, artifact=None) -> Iterator:  # type: ignore[no-untyped-def,type-arg]
-        """The subject as it is."""
+        """The subject as it is, where its decoder is still the plain one."""
+        self.require_plain_decoder(subject)
         yield subject

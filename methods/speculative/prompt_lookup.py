@@ -18,14 +18,10 @@ class NgramIndex:
     def __init__(self, max_ngram: int, num_draft: int) -> None:
         self.max_ngram = max_ngram
         self.num_draft = num_draft
-        self.reset()
+        self.start(())
 
     def start(self, prompt: Sequence[int]) -> None:
-        """A new text."""
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the text."""
+        """Forget the last text."""
         self.ends: dict[tuple[int, ...], int] = {}
         self.indexed = 0
 
@@ -43,6 +39,12 @@ class NgramIndex:
 
     def observe(self, step: Step) -> None:
         """Nothing to learn beyond the text itself."""
+
+    def snapshot(self) -> None:
+        """Nothing outlives a request."""
+
+    def restore(self, state: object) -> None:
+        """Nothing to go back to."""
 
 
 @method(

@@ -29,9 +29,9 @@ PUBLISHED_LEVELS = (
 )  # fmt: skip
 
 
-def rank_paths(num_nodes: int) -> list[tuple[int, ...]]:
-    """The published template of 80 rank paths, or its ``num_nodes`` best by the sum of (rank + 1) along the path."""
-    paths = [path for level in PUBLISHED_LEVELS for path in level]
+def rank_paths(num_nodes: int, k: int = 8) -> list[tuple[int, ...]]:
+    """The ``num_nodes`` best of the 80 published paths with ranks below ``k``, by the sum of (rank + 1) on the way."""
+    paths = [path for level in PUBLISHED_LEVELS for path in level if max(path) < k]
     best = sorted(paths, key=lambda p: (sum(r + 1 for r in p), len(p), p))[:num_nodes]
     return sorted(best, key=lambda p: (len(p), p))
 
@@ -39,23 +39,18 @@ def rank_paths(num_nodes: int) -> list[tuple[int, ...]]:
 class SuccessorMatrix:
     """The matrix and the tree it is unrolled through."""
 
-    def __init__(self, vocab_size: int, k: int, paths: Sequence[tuple[int, ...]], per_request: bool) -> None:
+    def __init__(self, k: int, paths: Sequence[tuple[int, ...]], per_request: bool) -> None:
         place = {(): 0} | {path: i + 1 for i, path in enumerate(paths)}
         self.parents = (-1, *(place[path[:-1]] for path in paths))
         self.ranks = [path[-1] for path in paths]
         self.per_request = per_request
-        self.shape = (vocab_size, k)
         self.k = k
-        self.reset()
-
-    def reset(self) -> None:
-        """All rows unwritten."""
         self.rows: dict[int, list[int]] = {}
 
     def start(self, prompt: Sequence[int]) -> None:
         """The matrix outlives requests unless told otherwise."""
         if self.per_request:
-            self.reset()
+            self.rows = {}
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """Unroll the template from the last token; nodes under an unwritten row are left out."""
@@ -77,6 +72,14 @@ class SuccessorMatrix:
         best = step.logits_NV.topk(self.k, dim=-1).indices.tolist()
         for node in [*range(len(best)), *step.path]:
             self.rows[step.tree.tokens[node]] = best[node]
+
+    def snapshot(self) -> dict[int, list[int]]:
+        """The rows written so far; rows are replaced, never changed, so a shallow copy is enough."""
+        return dict(self.rows)
+
+    def restore(self, state: dict[int, list[int]]) -> None:
+        """Go back to earlier rows."""
+        self.rows = dict(state)
 
 
 @method(
@@ -117,6 +120,5 @@ class TokenRecycling(SpeculativeMethod):
     reset: Literal["never", "request"] = Field("never", description="when the matrix is emptied")
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
-        """An empty matrix for this subject's vocabulary."""
-        paths = [path for path in rank_paths(self.num_nodes) if max(path) < self.k]
-        return SuccessorMatrix(subject.model.config.vocab_size, self.k, paths, self.reset == "request")
+        """An empty matrix."""
+        return SuccessorMatrix(self.k, rank_paths(self.num_nodes, self.k), self.reset == "request")

@@ -1,4 +1,4 @@
-"""Interface of the kind ``speculative``: a method supplies a drafter; drafting, verifying and committing is done here."""
+"""Interface of the kind ``speculative``: a method supplies a drafter, the kind verifies and commits."""
 
 from __future__ import annotations
 
@@ -91,8 +91,11 @@ class Drafter(Protocol):
     def observe(self, step: Step) -> None:
         """Learn from what the target said."""
 
-    def reset(self) -> None:
-        """Forget everything learnt, so that timed blocks start from the same state."""
+    def snapshot(self) -> object:
+        """What has been learnt so far, kept apart from further learning."""
+
+    def restore(self, state: object) -> None:
+        """Go back to a snapshot, so that timed blocks start from the same state."""
 
 
 class SpeculativeMethod(Method):
@@ -110,9 +113,13 @@ class SpeculativeMethod(Method):
         from harness.kinds.speculative.loop import SpeculativeDecoder
 
         subject.require(KV_VIEWS, self.card.id)
+        self.require_plain_decoder(subject)
+        yield replace(subject, decoder=SpeculativeDecoder(self.drafter(subject, artifact)))
+
+    def require_plain_decoder(self, subject: Subject) -> None:
+        """Refuse a subject whose decoder another method has replaced."""
         if not isinstance(subject.decoder, AutoregressiveDecoder):
             raise Refused(f"{self.card.id} cannot follow {'+'.join(subject.stack)}: both replace the decoder")
-        yield replace(subject, decoder=SpeculativeDecoder(self.drafter(subject, artifact)))
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -51,17 +51,28 @@ class SpeculativeDecoder:
 
     drafter: Drafter
 
+    def snapshot(self) -> object:
+        """What the drafter has learnt so far."""
+        return self.drafter.snapshot()
+
+    def restore(self, state: object) -> None:
+        """Put the drafter back to a snapshot, so that timed blocks start alike."""
+        self.drafter.restore(state)
+
     def generate(self, subject: Subject, request: GenerateRequest) -> list[Generation]:
         """Continue each prompt; the cache must hold the zoo's layers, pruned or not."""
         sampler = Sampler(request, subject.device)
         rule = StopRule(request, subject.tokenizer)
-        return [self._one(subject, prompt, sampler, rule, row) for row, prompt in enumerate(request.prompts)]
+        start = time.perf_counter()
+        return [self._one(subject, prompt, sampler, rule, row, start) for row, prompt in enumerate(request.prompts)]
 
-    def _one(self, subject: Subject, prompt: Sequence[int], sampler: Sampler, rule: StopRule, index: int) -> Generation:
+    def _one(
+        self, subject: Subject, prompt: Sequence[int], sampler: Sampler, rule: StopRule, index: int, start: float
+    ) -> Generation:
+        """Decode one row; ``start`` is the request's, so a later row's stamps include the wait for the earlier."""
         runner = Runner(subject.model, subject.new_cache)
         row = Generation(prompt_tokens=len(prompt), seconds={"draft": 0.0, "verify": 0.0})
         history = list(prompt)
-        start = time.perf_counter()
         self.drafter.start(prompt)
         emitted = [sampler.pick(runner.prefill([prompt])[0], history, index)]
         synchronize(subject.device)
@@ -96,10 +107,3 @@ class SpeculativeDecoder:
         path, token = verify(tree, logits_NV, sampler, history, index)
         runner.commit(None if len(path) == len(tree.tokens) else torch.tensor(path, device=runner.device))
         return [*(tree.tokens[node] for node in path[1:]), token], Step(tree, logits_NV, tuple(path))
-
-
-def fresh(subject: Subject) -> Subject:
-    """The subject with its drafter's memory emptied, if it has one."""
-    if isinstance(subject.decoder, SpeculativeDecoder):
-        subject.decoder.drafter.reset()
-    return replace(subject)

@@ -1,0 +1,70 @@
+"""`zoo bench`: micro-benchmarks of the methods' own workloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.options import Json
+
+
+def bench(
+    methods: Annotated[list[str] | None, typer.Argument(help="Method ids; none: all that have workloads.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Model instead of each method's own.")] = "",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Torch threads.")] = 1,
+    benchmark_json: Annotated[
+        Path | None, typer.Option("--benchmark-json", help="Keep pytest-benchmark's file.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Time operators, updates and encoders against their references: pytest-benchmark's JSON with paired ratios in it."""
+    import json
+    import subprocess
+    import sys
+    import tempfile
+
+    from harness.catalog.registry import find
+    from harness.cli.output import print_json, print_table
+    from harness.errors import EnvironmentFailed
+
+    for name in methods or ():
+        find(name)
+    suite = Path(__file__).parents[2] / "ci" / "bench"
+    with tempfile.TemporaryDirectory() as folder:
+        file = benchmark_json or Path(folder) / "benchmark.json"
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            str(suite),
+            "-q",
+            "--import-mode=importlib",
+            "-p",
+            "no:cacheprovider",
+        ]
+        command += [f"--benchmark-json={file}", f"--zoo-threads={threads}", f"--zoo-methods={','.join(methods or ())}"]
+        command += [f"--zoo-model={model}"] if model else []
+        done = subprocess.run(command, stdout=sys.stderr, check=False)
+        if not file.is_file() or not file.stat().st_size:
+            raise EnvironmentFailed(f"nothing was measured; pytest ended with exit code {done.returncode}")
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if json_:
+        print_json(document)
+    else:
+        print_table(("method", "workload", "speed-up", "interval", "call p50 ms", "error"), _rows(document))
+    if done.returncode:
+        raise EnvironmentFailed("some benchmarks failed; their reasons stand above")
+
+
+def _rows(document: dict[str, Any]) -> list[list[Any]]:
+    """One row a workload, read from what rides in ``extra_info``."""
+    rows = []
+    for entry in document["benchmarks"]:
+        for workload, figures in entry["extra_info"].items():
+            ratio = figures.get("speedup", {})
+            interval = f"[{ratio['low']:.3g}, {ratio['high']:.3g}]" if ratio.get("low") else ""
+            value = {name: figures.get(name, {}).get("value") for name in ("call_p50", "error_rms")}
+            rows.append([entry["params"]["method_id"], workload, ratio.get("value"), interval, *value.values()])
+    return rows

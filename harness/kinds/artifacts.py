@@ -1,0 +1,84 @@
+"""Artifacts of methods that train: made once, kept under the hash of all that decides them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.catalog.spec import MethodSpec
+from harness.errors import EnvironmentFailed
+from harness.kinds.method import Artifact, Method, PrepareContext
+from harness.kinds.sources import method_sources
+from harness.subjects.catalog import cache_dir
+from harness.subjects.load import load_subject
+from harness.subjects.subject import Subject
+
+
+def parameters_of(method: Method) -> dict[str, Any]:
+    """The method's parameters by name."""
+    return {name: getattr(method, name) for name in getattr(method, "__dataclass_fields__", {})}
+
+
+@dataclass
+class ArtifactStore:
+    """Makes and finds artifacts. ``seconds`` holds what making each one cost when it was made."""
+
+    seed: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def key(self, method: Method, subject: Subject) -> str:
+        """Hash of the method's sources and parameters, the subject, its type and the seed."""
+        identity = {
+            "method": method.card.id,
+            "params": {k: repr(v) for k, v in sorted(parameters_of(method).items())},
+            "sources": method_sources(method.card.id),
+            "subject": subject.name,
+            "stack": subject.stack,
+            "dtype": str(subject.dtype),
+            "seed": self.seed,
+            "torch": torch.__version__,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+
+    def path(self, method: Method, subject: Subject) -> Path:
+        """Where the artifact lies or will lie."""
+        return cache_dir() / "artifacts" / f"{method.card.id}-{self.key(method, subject)}.pt"
+
+    def obtain(self, method: Method, subject: Subject) -> Artifact:
+        """Load the artifact, or make and keep it."""
+        path = self.path(method, subject)
+        if not path.is_file():
+            self._make(method, subject, path)
+        try:
+            held = torch.load(path, weights_only=True, map_location=subject.device)
+        except (RuntimeError, OSError, EOFError) as error:
+            raise EnvironmentFailed(f"artifact {path} cannot be read ({error}); delete it and run again") from error
+        self.seconds[method.card.id] = held["seconds"]
+        return held["artifact"]
+
+    def _make(self, method: Method, subject: Subject, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        context = PrepareContext(
+            seed=self.seed,
+            folder=path.parent,
+            load_subject=lambda name: load_subject(name, str(subject.device)),
+            artifact_of=lambda text: self.obtain(MethodSpec.parse(text).build(), subject),
+        )
+        started = time.perf_counter()
+        artifact = method.prepare(subject, context)
+        held = {"artifact": artifact, "seconds": time.perf_counter() - started}
+        descriptor, work = tempfile.mkstemp(dir=path.parent, prefix=".making-")
+        os.close(descriptor)
+        try:
+            torch.save(held, work)
+            Path(work).replace(path)
+        finally:
+            Path(work).unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""What the checks of several kinds share: random prompts, a float32 twin, forced decoding, restoration of the model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.kinds.method import Check, Method
+from harness.subjects.runner import Runner
+from harness.subjects.subject import Subject
+
+TOLERANCE = 1e-4
+"""Largest difference of logits, in float32, that rounding may explain."""
+
+
+class Interrupted(Exception):
+    """Raised on purpose inside an open method, to see whether it cleans up."""
+
+
+def float32_twin(subject: Subject) -> Subject:
+    """The subject itself in float32, else with a float32 copy of its model: the tolerances hold in that type."""
+    if subject.dtype == torch.float32:
+        return subject
+    return replace(subject, model=copy.deepcopy(subject.model).float())
+
+
+def random_ids(subject: Subject, length: int, seed: int) -> list[int]:
+    """Ids drawn evenly from the model's vocabulary."""
+    size = int(subject.model.config.get_text_config().vocab_size)
+    return torch.randint(0, size, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def forced_logits(subject: Subject, prompts: Sequence[Sequence[int]], forced_BT: Sequence[Sequence[int]]) -> Tensor:
+    """Logits ``[B, T + 1, V]``: after the prompts, then after each of the given tokens, fed one a forward."""
+    with torch.inference_mode():
+        runner = Runner(subject.model, subject.new_cache)
+        logits = [runner.prefill(prompts)]
+        for column in zip(*forced_BT, strict=True):
+            logits.append(runner.forward(torch.tensor(column, device=subject.device)[:, None])[:, -1])
+            runner.commit()
+    return torch.stack(logits, 1).float()
+
+
+def assert_close(what: str, ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
+    """Raise with the largest difference where it exceeds the tolerance or is not a number."""
+    error = float((ours - theirs).abs().max()) if ours.numel() else 0.0
+    if not error <= tolerance:
+        raise AssertionError(f"{what}: logits differ by {error:.3g} (allowed {tolerance:.3g})")
+
+
+def fingerprint(model: Any) -> tuple[Any, ...]:
+    """What a method might leave behind: replaced modules or forwards, hooks, another attention, moved weights."""
+    modules = tuple(
+        (name, type(part).__name__, "forward" in vars(part), len(part._forward_hooks), len(part._forward_pre_hooks))
+        for name, part in model.named_modules()
+    )
+    weights = tuple((name, tuple(p.shape), p.dtype, p.data_ptr()) for name, p in model.named_parameters())
+    return modules, weights, model.config._attn_implementation
+
+
+def restoration_checks(method: Method, subject: Subject) -> Iterable[Check]:
+    """The model and its logits are bit for bit as before, once the method is left and also after an exception."""
+
+    def restored(interrupt: bool) -> None:
+        prompts, forced = [random_ids(subject, 12, 3)], [random_ids(subject, 2, 4)]
+        state, logits = fingerprint(subject.model), forced_logits(subject, prompts, forced)
+        try:
+            with method.apply(subject) as opened:
+                forced_logits(opened, prompts, forced)
+                if interrupt:
+                    raise Interrupted
+        except Interrupted:
+            pass
+        if fingerprint(subject.model) != state:
+            raise AssertionError("the model's modules, hooks, weights or attention are not as before")
+        assert_close("after the method was left", forced_logits(subject, prompts, forced), logits, 0.0)
+
+    yield Check("restored after exit", lambda: restored(False))
+    yield Check("restored after an exception", lambda: restored(True))

@@ -1,0 +1,54 @@
+"""What every objective reads: a frozen batch of sampled responses with their rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutBatch:
+    """``B`` responses of at most ``T`` tokens to prompts of at most ``P`` tokens; no stage writes to it.
+
+    Index convention: position ``t`` of every ``_BT`` field belongs to *predicting* ``response_ids_BT[:, t]``, so what
+    a model says there is taken from its output at input position ``P + t - 1``.
+
+    ``prompt_ids_BP`` and ``prompt_mask_BP`` are padded on the left, ``response_ids_BT`` on the right;
+    ``response_mask_BT`` is true for generated tokens, the end-of-text token included. ``behavior_logps_BT`` are
+    log-probabilities (nats) under the law that drew the tokens; ``old_logps_BT`` and ``entropy_BT`` are the policy's
+    at the start of the update, at the sampling temperature. ``rewards_B`` are outcome rewards, ``group_ids_B`` says
+    which prompt a response answers (groups need be neither contiguous nor of equal size), ``finished_B`` is false
+    where the length limit cut a response.
+    """
+
+    prompt_ids_BP: Tensor
+    prompt_mask_BP: Tensor
+    response_ids_BT: Tensor
+    response_mask_BT: Tensor
+    behavior_logps_BT: Tensor
+    old_logps_BT: Tensor
+    entropy_BT: Tensor
+    rewards_B: Tensor
+    group_ids_B: Tensor
+    finished_B: Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of responses."""
+        return len(self.rewards_B)
+
+    @property
+    def lengths_B(self) -> Tensor:
+        """Tokens of each response."""
+        return self.response_mask_BT.sum(1)
+
+    def rows(self, index_N: Tensor) -> RolloutBatch:
+        """The batch of these responses."""
+        return replace(self, **{f.name: getattr(self, f.name)[index_N] for f in fields(self)})
+
+    def minibatches(self, count: int) -> list[Tensor]:
+        """Row indices of ``count`` parts with whole groups, in the order of the group ids."""
+        parts = torch.unique(self.group_ids_B).tensor_split(count)
+        return [torch.isin(self.group_ids_B, part).nonzero()[:, 0] for part in parts if len(part)]

@@ -1,0 +1,1 @@
+"""Measuring: interleaved pairs, phases, memory, energy, counts, and what the machine can do at best."""

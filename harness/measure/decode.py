@@ -1,0 +1,197 @@
+"""The cost of generation: a candidate and its baseline take turns on the same prompts, from the same state."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.kinds.method import Measurement
+from harness.measure import roofline
+from harness.measure.ceilings import ceilings
+from harness.measure.memory import peak_memory
+from harness.measure.pairs import Block, PairRun, Side, run_pairs
+from harness.stats.intervals import Estimate, quantile, tail_supported
+from harness.subjects.requests import GenerateRequest, Generation
+from harness.subjects.subject import Subject
+
+Opened = Callable[[], AbstractContextManager[Subject]]
+
+
+@dataclass(frozen=True)
+class DecodeWork:
+    """The prompts of a decode workload, those for warming up (others), and the fixed number of new tokens."""
+
+    prompts: Sequence[Sequence[int]]
+    warm_up: Sequence[Sequence[int]]
+    new_tokens: int
+    batch: int = 1
+
+    def batches(self) -> list[list[Sequence[int]]]:
+        """Units of work: consecutive prompts, ``batch`` at a time."""
+        return [list(self.prompts[i : i + self.batch]) for i in range(0, len(self.prompts), self.batch)]
+
+    def request(self, prompts: Sequence[Sequence[int]]) -> GenerateRequest:
+        """Greedy, of fixed length."""
+        return GenerateRequest(prompts=prompts, max_new_tokens=self.new_tokens, ignore_eos=True)
+
+
+@dataclass
+class DecodeResult:
+    """Figures of the candidate, with ratios to the baseline, and the raw values behind them."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    cpu_share: float = 1.0
+
+
+def make_side(opened: Opened, work: DecodeWork) -> Side:
+    """A side of the pair. It is warmed up once; each block then starts from the state after the warm-up."""
+    with opened() as subject:
+        for prompt in work.warm_up:
+            subject.generate(work.request([prompt] * work.batch))
+        state = subject.decoder.snapshot()
+    units = work.batches()
+
+    @contextmanager
+    def side(unit: int) -> Iterator[Callable[[], list[Generation]]]:
+        with opened() as subject:
+            subject.decoder.restore(state)
+            yield lambda: subject.generate(work.request(units[unit]))
+
+    return side
+
+
+def measure_decode(candidate: Opened, baseline: Opened, work: DecodeWork, budget_s: float) -> DecodeResult:
+    """Run the pairs and read every figure of the decode phase from them."""
+    sides = make_side(candidate, work), make_side(baseline, work)
+    run = run_pairs(*sides, units=range(len(work.batches())), budget_s=budget_s)
+    result = DecodeResult(cpu_share=run.cpu_share)
+    result.measurements += [*speedups(run), *latencies(run.of("candidate")), *counts(run)]
+    result.measurements += [*memory(candidate, work), *utilisation(candidate, run)]
+    result.samples = raw_samples(run)
+    return result
+
+
+def _ttft(block: Block) -> float:
+    return float(block.result[0].ttft_s)
+
+
+def _decode_s(block: Block) -> float:
+    stamps = block.result[0].stamps_s
+    return float(stamps[-1] - stamps[0])
+
+
+def _total_s(block: Block) -> float:
+    return max(float(row.stamps_s[-1]) for row in block.result)
+
+
+def _ratio(name: str, estimate: Estimate) -> Measurement:
+    return Measurement(name, estimate.value, estimate.low, estimate.high, estimate.n, source="clock")
+
+
+def speedups(run: PairRun) -> list[Measurement]:
+    """Ratios to the baseline with their intervals over units."""
+    clocks = {
+        "speedup_total": _total_s,
+        "speedup_decode": _decode_s,
+        "speedup_ttft": _ttft,
+        "speedup_cpu": lambda block: block.cpu_s,
+    }
+    return [_ratio(name, run.speedup(clock)) for name, clock in clocks.items()]
+
+
+def latencies(blocks: Sequence[Block]) -> list[Measurement]:
+    """Percentiles of TTFT, TPOT and gaps in milliseconds, and throughput; a tail the sample cannot carry is left out."""
+    rows = [row for block in blocks for row in block.result]
+    gaps = [b - a for row in rows for a, b in itertools.pairwise(_step_stamps(row))]
+    series = {
+        "ttft": [row.ttft_s for row in rows],
+        "tpot": [row.tpot_s for row in rows if row.tpot_s is not None],
+        "gap": gaps,
+    }
+    found = []
+    for name, values in series.items():
+        for p in (0.5, 0.9, 0.99) if name == "gap" else (0.5, 0.9):
+            if values and (p <= 0.9 or tail_supported(len(values), p)):
+                metric = f"{name}_p{round(p * 100)}"
+                found.append(Measurement(metric, 1e3 * quantile(values, p), n=len(values), source="clock"))
+    prompt = sum(row.prompt_tokens for block in blocks for row in block.result)
+    after = sum(len(row.tokens) - 1 for row in rows)
+    found.append(Measurement("prefill_tokens_per_s", prompt / sum(map(_ttft, blocks)), n=len(blocks), source="clock"))
+    found.append(Measurement("decode_tokens_per_s", after / sum(map(_decode_s, blocks)), n=len(blocks), source="clock"))
+    return found
+
+
+def _step_stamps(row: Generation) -> list[float]:
+    """One stamp a step: tokens of one accepted run share theirs."""
+    return list(dict.fromkeys(row.stamps_s))
+
+
+def counts(run: PairRun) -> list[Measurement]:
+    """What has no noise; equal over repeated visits."""
+    rows = _first_visits(run, "candidate")
+    base = _first_visits(run, "baseline")
+    n = len(rows)
+    steps = sum(len(row.steps) - 1 for row in rows)
+    after = sum(len(row.tokens) - 1 for row in rows)
+    forwarded = sum(row.counts["tokens_forwarded"] - row.prompt_tokens for row in rows)
+    mean = {name: sum(row.counts[name] for row in rows) / n for name in rows[0].counts}
+    found = {
+        "mean_accepted_tokens": after / max(1, steps),
+        "forwards_saved": 1 - sum(r.counts["forwards"] for r in rows) / sum(r.counts["forwards"] for r in base),
+        "kv_kept_fraction": mean["kv_kept_fraction"],
+        "kv_bytes_held": mean["kv_bytes_held"],
+        "kv_bytes_allocated": mean["kv_bytes_allocated"],
+    }
+    if len(run.blocks[0].result) == 1:
+        found["tokens_forwarded_per_token"] = forwarded / after
+    return [Measurement(name, value, n=n, source="count") for name, value in found.items()]
+
+
+def _first_visits(run: PairRun, side: str) -> list[Generation]:
+    seen: dict[int, list[Generation]] = {}
+    for block in run.of(side):
+        seen.setdefault(block.unit, block.result)
+    return [row for rows in seen.values() for row in rows]
+
+
+def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
+    """Peak memory of one request, watched in a visit of its own so that timed blocks are not disturbed."""
+    with opened() as subject:
+        request = work.request(work.batches()[0])
+        with peak_memory(subject.device) as peak:
+            subject.generate(request)
+    added = peak.device_added if peak.device_added is not None else peak.rss_added
+    return [Measurement("peak_memory_bytes", float(added), n=1, source="count" if peak.device_added else "clock")]
+
+
+def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
+    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings."""
+    with opened() as subject:
+        shape = roofline.model_shape(subject.model)
+        limits = ceilings(str(subject.device))
+        dtype = str(subject.dtype).removeprefix("torch.")
+    blocks = run.of("candidate")
+    batch = len(blocks[0].result)
+    fastest = min(blocks, key=_ttft)
+    prompt = max(row.prompt_tokens for row in fastest.result)
+    flops = roofline.forward_flops(shape, prompt, batch=batch, logits=1)
+    found = [Measurement("mfu_prefill", roofline.mfu(flops, _ttft(fastest), limits.flops(dtype)), source="clock")]
+    row = min((r for b in blocks for r in b.result), key=lambda r: r.tpot_s)
+    if max(row.steps) == 1:
+        moved = roofline.forward_bytes(shape, 1, batch=batch, kv_bytes=row.counts["kv_bytes_held"])
+        found.append(Measurement("mbu_decode", roofline.mbu(moved, row.tpot_s, limits.bandwidth), source="clock"))
+    return [m for m in found if m.value == m.value]
+
+
+def raw_samples(run: PairRun) -> list[dict[str, Any]]:
+    """Every block's raw values, so that each figure can be computed again."""
+    clocks = {"total_s": _total_s, "ttft_s": _ttft, "decode_s": _decode_s, "cpu_s": lambda block: block.cpu_s}
+    return [
+        {"side": block.side, "unit": block.unit, "name": name, "value": clock(block)}
+        for block in run.blocks
+        for name, clock in clocks.items()
+    ]

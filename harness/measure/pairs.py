@@ -1,0 +1,87 @@
+"""The pair engine: two sides take turns on the same units of work, and the figure is the ratio.
+
+Order within a unit is A B B A, so a steady drift hits both sides alike. A side's figure for a unit is the smaller of
+its two visits: interruptions by other programs only ever add time. One unit is a whole generation, update or call.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.stats.intervals import Estimate, ratio_interval
+
+Side = Callable[[int], AbstractContextManager[Callable[[], Any]]]
+"""Given a unit's number, a context that yields the call to be timed; entering and leaving are not timed."""
+ORDER = ("candidate", "baseline", "baseline", "candidate")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One timed visit of one side: seconds on the wall and of this process's CPU, and what the side returned."""
+
+    side: str
+    unit: int
+    wall_s: float
+    cpu_s: float
+    result: Any = None
+
+
+@dataclass
+class PairRun:
+    """All blocks of one pair, in the order in which they ran."""
+
+    blocks: list[Block] = field(default_factory=list)
+
+    def best(self, side: str, value: Callable[[Block], float]) -> list[float]:
+        """For each unit, the smallest value over the side's visits."""
+        units = sorted({b.unit for b in self.blocks})
+        return [min(value(b) for b in self.blocks if b.unit == u and b.side == side) for u in units]
+
+    def speedup(self, value: Callable[[Block], float] = lambda b: b.wall_s) -> Estimate:
+        """How many times faster the candidate is than the baseline, with its 95 % interval over units."""
+        return ratio_interval(self.best("baseline", value), self.best("candidate", value))
+
+    def of(self, side: str) -> list[Block]:
+        """The side's blocks."""
+        return [b for b in self.blocks if b.side == side]
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU seconds per wall second over all blocks; far below the thread count on a busy machine."""
+        return sum(b.cpu_s for b in self.blocks) / max(1e-9, sum(b.wall_s for b in self.blocks))
+
+
+def timed(side: Side, name: str, unit: int) -> Block:
+    """Run one block with the garbage collector held off."""
+    with side(unit) as call:
+        gc.collect()
+        gc.disable()
+        try:
+            cpu, wall = time.process_time(), time.perf_counter()
+            result = call()
+            return Block(name, unit, time.perf_counter() - wall, time.process_time() - cpu, result)
+        finally:
+            gc.enable()
+
+
+def run_pairs(
+    candidate: Side,
+    baseline: Side,
+    units: Sequence[int],
+    budget_s: float = float("inf"),
+    at_least: int = 3,
+) -> PairRun:
+    """Time both sides on each unit in A B B A order; stop early, on a whole unit, when the budget is spent."""
+    sides = {"candidate": candidate, "baseline": baseline}
+    run = PairRun()
+    started = time.perf_counter()
+    for done, unit in enumerate(units):
+        if done >= at_least and time.perf_counter() - started > budget_s:
+            break
+        run.blocks += [timed(sides[name], name, unit) for name in ORDER]
+    return run

@@ -1,0 +1,91 @@
+"""Times a method's workloads against their references, after the results of both have been compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import CheckFailed
+from harness.kinds.method import Measurement, Workload
+from harness.measure.pairs import PairRun, Side, run_pairs
+from harness.stats.intervals import quantile
+from harness.subjects.decode import synchronize
+
+CALLS = 8
+
+
+def relative_rms(candidate: Any, reference: Any) -> float:
+    """Largest relative RMS error over all tensors of two results of the same structure."""
+    if isinstance(candidate, Tensor):
+        difference = (candidate.double() - reference.double()).norm()
+        scale = reference.double().norm()
+        return float(difference / scale) if float(scale) > 0 else float(difference)
+    if isinstance(candidate, Sequence) and not isinstance(candidate, str):
+        return max((relative_rms(c, r) for c, r in zip(candidate, reference, strict=True)), default=0.0)
+    return 0.0 if candidate == reference else math.inf
+
+
+def _side(call: Callable[[], Any], device: torch.device) -> Side:
+    def synchronized() -> Any:
+        result = call()
+        synchronize(device)
+        return None if result is None else 0
+
+    @contextmanager
+    def side(unit: int) -> Iterator[Callable[[], Any]]:
+        yield synchronized
+
+    return side
+
+
+def measure_workload(
+    workload: Workload, baseline: Workload | None, device: torch.device, budget_s: float
+) -> tuple[list[Measurement], list[dict[str, Any]], float]:
+    """Figures, raw samples and CPU share of one workload.
+
+    The other side is the workload's own reference, else the baseline method's workload of the same name, else the
+    candidate itself. Raises :class:`CheckFailed` where the results differ by more than ``max_error``: a wrong result
+    gets no speed figure.
+    """
+    candidate = workload.make()
+    other = workload.reference() if workload.reference is not None else baseline.make() if baseline else candidate
+    found = []
+    if workload.max_error is not None and other is not candidate:
+        error = relative_rms(candidate(), other())
+        if not error <= workload.max_error:
+            raise CheckFailed(f"workload {workload.name}: error {error:.2e} exceeds its bound {workload.max_error:.0e}")
+        found.append(Measurement("error_rms", error, phase=workload.name, n=1, source="count"))
+    for call in (candidate, other):
+        call()
+    run = run_pairs(_side(candidate, device), _side(other, device), range(CALLS), budget_s)
+    found += _figures(workload, run, paired=other is not candidate)
+    samples = [
+        {"side": b.side, "unit": b.unit, "name": f"{workload.name}.wall_s", "value": b.wall_s} for b in run.blocks
+    ]
+    return found, samples, run.cpu_share
+
+
+def _figures(workload: Workload, run: PairRun, paired: bool) -> list[Measurement]:
+    times = [b.wall_s for b in run.of("candidate")]
+    n = len(times)
+    found = []
+    if paired:
+        ratio = run.speedup()
+        found.append(Measurement("speedup", ratio.value, ratio.low, ratio.high, ratio.n, workload.name, "clock"))
+    rates = {
+        "call_p50": 1e3 * quantile(times, 0.5),
+        "tokens_per_s": workload.units.get("tokens", math.nan) / min(times),
+        "mb_per_s": 1e-6 * workload.units.get("bytes", math.nan) / min(times),
+        "flops_per_s": (workload.flops or math.nan) / min(times),
+    }
+    found += [
+        Measurement(name, value, n=n, phase=workload.name, source="clock")
+        for name, value in rates.items()
+        if math.isfinite(value)
+    ]
+    return found

@@ -1,0 +1,268 @@
+"""Reads leaderboards out of records: one table a kind, one row a method, model and workload.
+
+A row joins what lm-eval scored, what the clocks said and what was counted. Speed is the ratio to the baseline from
+interleaved pairs; quality has beside it the difference to the baseline on the same documents.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.catalog.registry import catalog
+from harness.records.metrics import metric
+from harness.records.schema import AS_BASELINE, OK
+from harness.stats.intervals import mean_interval
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COST_COLUMNS: dict[str, tuple[str, ...]] = {
+    "pruning": ("speedup_decode", "speedup_ttft", "kv_kept_fraction", "kv_bytes_held"),
+    "speculative": ("speedup_total", "speedup_decode", "mean_accepted_tokens", "forwards_saved"),
+    "decoding": ("speedup_total", "tokens_forwarded_per_token"),
+    "kernel": ("speedup", "error_rms", "call_p50", "tokens_per_s"),
+    "tokenizer": ("speedup", "mb_per_s", "bytes_per_token", "fertility", "renyi_efficiency", "round_trip_fidelity"),
+    "objective": ("speedup", "call_p50", "tokens_per_s", "train_reward_start", "train_reward_end", "train_seconds"),
+}
+GENERATION_COLUMNS = (
+    "ttft_p50",
+    "ttft_p90",
+    "tpot_p50",
+    "tpot_p90",
+    "peak_memory_bytes",
+    "mfu_prefill",
+    "mbu_decode",
+    "energy_per_token_decode",
+)
+QUALITY_METRICS = ("acc", "acc_norm", "exact_match", "choice_margin", "bits_per_byte")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure with its interval, sample size and source; for quality also the paired difference to the baseline."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    source: str = ""
+    delta: float | None = None
+    delta_low: float | None = None
+    delta_high: float | None = None
+
+
+@dataclass
+class Row:
+    """One line of a leaderboard."""
+
+    method: str
+    model: str
+    workload: str
+    baseline: str
+    machine: str
+    cells: dict[str, Cell] = field(default_factory=dict)
+    status: str = OK
+    reasons: list[str] = field(default_factory=list)
+    claims: str = ""
+    on_front: bool = False
+    reproduce: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Board:
+    """The leaderboard of one kind. ``columns`` are the cells' names in order; ``sorted_by`` is one of them."""
+
+    kind: str
+    columns: list[str]
+    rows: list[Row]
+    sorted_by: str
+
+
+def build_boards(tables: Mapping[str, pl.DataFrame], kind: str = "", suite: str = "", sort: str = "") -> list[Board]:
+    """Boards of all kinds (or one) from stored tables. ``suite`` keeps the trials of one suite."""
+    trials = tables["trials"].to_dicts()
+    if suite:
+        trials = [t for t in trials if t["suite"] == suite]
+    figures: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in tables["measurements"].to_dicts():
+        figures[row["trial_id"]].append(row)
+    by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for trial in trials:
+        by_kind[trial["method_kind"]].append(trial)
+    differences = _differences(tables, trials)
+    kinds = [kind] if kind else sorted(by_kind)
+    return [_board(k, by_kind[k], figures, differences, sort) for k in kinds if by_kind.get(k)]
+
+
+def _board(
+    kind: str,
+    trials: Sequence[dict[str, Any]],
+    figures: Mapping[str, list[dict[str, Any]]],
+    differences: Mapping[tuple[str, str], tuple[float, float | None, float | None]],
+    sort: str,
+) -> Board:
+    rows: dict[tuple[str, str, str], Row] = {}
+    shared: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for trial in trials:
+        if trial["kind"] in ("cost", "workload"):
+            for workload in _workloads_of(trial, figures[trial["trial_id"]]):
+                row = rows.setdefault((trial["method"], trial["model"], workload), _new_row(trial, workload))
+                _note(row, trial)
+                for figure in figures[trial["trial_id"]]:
+                    if trial["kind"] == "cost" or figure["phase"] == workload:
+                        row.cells[figure["metric"]] = _cell(figure)
+        else:
+            shared[trial["method"], trial["model"]].append(trial)
+    for (method, model), several in shared.items():
+        targets = [r for (m, o, _), r in rows.items() if (m, o) == (method, model)]
+        if not targets:
+            targets = [rows.setdefault((method, model, ""), _new_row(several[0], ""))]
+        for trial in several:
+            _spread(trial, targets, figures[trial["trial_id"]], differences)
+    columns = _columns(kind, list(rows.values()))
+    board = Board(kind, columns, list(rows.values()), sort if sort in columns else _default_sort(kind, columns))
+    mark_front(board)
+    board.rows.sort(key=lambda r: _sort_key(r, board.sorted_by))
+    return board
+
+
+def _workloads_of(trial: dict[str, Any], figures: Sequence[dict[str, Any]]) -> list[str]:
+    if trial["kind"] == "cost":
+        return [trial["target"]]
+    return list(dict.fromkeys(f["phase"] for f in figures)) or [""]
+
+
+def _spread(
+    trial: dict[str, Any],
+    targets: Sequence[Row],
+    figures: Sequence[dict[str, Any]],
+    differences: Mapping[tuple[str, str], tuple[float, float | None, float | None]],
+) -> None:
+    """Put a quality or probe trial's figures into every row of its method and model."""
+    for row in targets:
+        _note(row, trial)
+        for figure in figures:
+            quality = trial["kind"] == "quality"
+            if quality and figure["metric"] not in QUALITY_METRICS:
+                continue
+            name = f"{figure['phase']} {figure['metric']}" if quality else figure["metric"]
+            row.cells[name] = _cell(figure, differences.get((trial["trial_id"], figure["metric"])))
+
+
+def _new_row(trial: dict[str, Any], workload: str) -> Row:
+    method_id = trial["method"].split("+")[-1].split("@")[0]
+    entry = catalog().get(method_id)
+    claims = "; ".join(
+        f"{c['value']}{metric(c['metric']).unit} {c['metric']} against {c['against']} on {c['on']}"
+        for c in (entry.card.claims if entry else ())
+    )
+    return Row(trial["method"], trial["model"], workload, trial["baseline"], trial["machine"], claims=claims)
+
+
+def _note(row: Row, trial: dict[str, Any]) -> None:
+    if trial["status"] not in (OK, AS_BASELINE):
+        row.status = trial["status"]
+        row.reasons.append(f"{trial['kind']} {trial['target']}: {trial['reason']}")
+    busy = json.loads(trial["environment"]).get("busy") if trial["environment"] else None
+    if busy and trial["kind"] in ("cost", "workload"):
+        row.reasons.append(f"measured while busy: {busy}")
+    if trial["reproduce"]:
+        row.reproduce.append(trial["reproduce"])
+
+
+def _cell(figure: dict[str, Any], difference: tuple[float, float | None, float | None] | None = None) -> Cell:
+    base = (figure["value"], figure["low"], figure["high"], figure["n"], figure["source"])
+    return Cell(*base, *(difference or (None, None, None)))
+
+
+def _columns(kind: str, rows: Sequence[Row]) -> list[str]:
+    present = {name for row in rows for name in row.cells}
+    known = [c for c in (*COST_COLUMNS.get(kind, ()), *GENERATION_COLUMNS) if c in present]
+    quality = sorted(name for name in present if " " in name)
+    return [*quality, *known]
+
+
+def _default_sort(kind: str, columns: Sequence[str]) -> str:
+    wanted = [c for c in COST_COLUMNS.get(kind, ()) if c in columns]
+    return wanted[0] if wanted else (columns[0] if columns else "")
+
+
+def direction(column: str) -> str:
+    """Whether more or less of a column is better."""
+    return metric(column.rsplit(" ", 1)[-1]).direction
+
+
+def _sort_key(row: Row, column: str) -> tuple[int, float, str]:
+    cell = row.cells.get(column)
+    if cell is None:
+        return (1, 0.0, row.method)
+    return (0, cell.value if direction(column) == "lower" else -cell.value, row.method)
+
+
+def _differences(
+    tables: Mapping[str, pl.DataFrame], trials: Sequence[dict[str, Any]]
+) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
+    """Mean difference to the baseline with its 95 % interval, paired by document, for each trial and metric."""
+    import polars as pl
+
+    quality = [t for t in trials if t["kind"] == "quality" and t["status"] == OK]
+    if "samples" not in tables or not quality:
+        return {}
+    baseline_of = {}
+    same = ("model", "target", "options", "dtype", "device", "seed")
+    by_setting = {(t["method"], *(t[k] for k in same)): t["trial_id"] for t in quality}
+    for trial in quality:
+        other = by_setting.get((trial["baseline"], *(trial[k] for k in same)))
+        if other and other != trial["trial_id"]:
+            baseline_of[trial["trial_id"]] = other
+    pairs = pl.DataFrame(
+        {"trial_id": list(baseline_of), "other": list(baseline_of.values())},
+        schema={"trial_id": pl.String, "other": pl.String},
+    )
+    samples = tables["samples"].filter(pl.col("side") == "document").select("trial_id", "unit", "name", "value")
+    joined = (
+        samples.join(pairs, on="trial_id")
+        .join(samples, left_on=["other", "unit", "name"], right_on=["trial_id", "unit", "name"], suffix="_base")
+        .with_columns((pl.col("value") - pl.col("value_base")).alias("difference"))
+    )
+    found = {}
+    for (trial_id, name), group in joined.group_by("trial_id", "name"):
+        estimate = mean_interval(group["difference"].to_list())
+        found[str(trial_id), str(name)] = (estimate.value, estimate.low, estimate.high)
+    return found
+
+
+def mark_front(board: Board) -> None:
+    """Mark the rows that no other row of the same model and workload beats beyond noise.
+
+    A row is beaten when another is better beyond both intervals in one objective and not worse beyond them in any.
+    Objectives: the kind's first speed column, the first quality column, and bytes held where there are any.
+    """
+    quality = [c for c in board.columns if " " in c]
+    objectives = [*quality[:1], board.sorted_by, *(c for c in ("kv_bytes_held",) if c in board.columns)]
+    objectives = list(dict.fromkeys(o for o in objectives if o and direction(o) != "none"))
+    for row in board.rows:
+        rivals = [r for r in board.rows if r is not row and (r.model, r.workload) == (row.model, row.workload)]
+        measured = [o for o in objectives if o in row.cells]
+        row.on_front = bool(measured) and row.status == OK and not any(_beats(r, row, measured) for r in rivals)
+
+
+def _beats(one: Row, other: Row, objectives: Sequence[str]) -> bool:
+    signs = [_order(one.cells.get(o), other.cells[o], direction(o)) for o in objectives]
+    return one.status == OK and max(signs) > 0 and min(signs) >= 0
+
+
+def _order(one: Cell | None, other: Cell, better: str) -> int:
+    """1 where ``one`` is better beyond both intervals, -1 where worse (or missing), 0 where they overlap."""
+    if one is None:
+        return -1
+    low, high = (one.low or one.value, one.high or one.value)
+    other_low, other_high = (other.low or other.value, other.high or other.value)
+    above, below = low > other_high, high < other_low
+    if better == "lower":
+        above, below = below, above
+    return int(above) - int(below)

@@ -1,0 +1,91 @@
+"""Prompts of the decode workloads. All texts are our own and may be used freely (CC0).
+
+``chat``: short requests in the model's chat format. ``copy``: tables and lists that are to be repeated, where drafts
+from the text are often right. ``prose``: ordinary paragraphs to be continued, cut or repeated to a length.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from harness.errors import unknown_name
+
+CHAT = (
+    "Explain in simple words why the sky is blue.",
+    "Write a short story about a fisherman who finds a strange bottle.",
+    "List five things to check before a long bicycle tour and say why each matters.",
+    "What is the difference between weather and climate?",
+    "Give me a recipe for a vegetable soup for four people.",
+    "Write a polite letter to a neighbour whose dog barks at night.",
+    "Describe how a sailing boat can move against the wind.",
+    "Summarise the advantages and drawbacks of working from home.",
+    "How does a refrigerator keep food cold?",
+    "Write a Python function that returns the largest number in a list, and explain it.",
+    "Tell me about the life of honey bees in a hive.",
+    "What should a beginner know before planting tomatoes?",
+)
+PROSE = (
+    "The village lay at the end of a long valley, where the road gave up and a footpath went on alone. In spring the "
+    "river rose over its banks and left a fine grey mud on the meadows, and the farmers said that the mud was worth "
+    "more than the hay it spoiled. Children were sent out to mark with sticks how far the water had come.",
+    "A clock is a machine that counts what repeats. Early makers counted drops of water or the burning of "
+    "candles; later ones let a weight fall, tooth by tooth, under a swinging pendulum. What changed over the "
+    "centuries was not the counting but the thing counted, which became ever faster and ever more regular.",
+    "When the market opened in the morning the bread was sold first, then the fish, and only towards noon the flowers. "
+    "Nobody had ordered it so. The bakers came early because their ovens were hot at night, the boats came with the "
+    "tide, and flowers keep; so the square changed its smell three times before lunch.",
+    "Bridges fail slowly and then all at once. Water finds a crack, frost widens it, salt eats the steel, and for "
+    "years nothing can be seen from the road. Inspectors tap the concrete with small hammers and listen. A sound part "
+    "rings, a hollow one answers with a dull knock, and the place is marked with yellow chalk.",
+    "The library had two catalogues. One listed the books by author, in drawers of pale wood that everyone could pull "
+    "out. The other, kept in the cellar, listed them by the wall on which they stood, for the porters, and it was this "
+    "second list that survived the fire, so that for a year readers had to ask for books by their place.",
+    "To cross a desert by foot one needs less courage than arithmetic. A person drinks so many litres a day, a camel "
+    "carries so many, a well lies so many days apart; the difference is the margin, and the margin is what travellers "
+    "mean when they speak of luck. Old guides do not hurry, because hurry drinks.",
+)
+WORDS = (
+    "apple river stone table horse cloud bread chair train glass shirt money paper light music phone "
+    "window garden bottle candle mirror basket hammer pillow ladder bucket needle ribbon saddle tunnel valley harbor"
+)
+
+
+def _copy_prompt(number: int) -> str:
+    """A table of twenty lines, its first two lines again, and the start of the third."""
+    rng = random.Random(f"copy:{number}")
+    words = WORDS.split()
+    lines = [f"{i}. {rng.choice(words)} - {rng.choice(words)} - {rng.randint(10, 99)}" for i in range(1, 21)]
+    return "\n".join(["Table:", *lines, "", "The same table again:", *lines[:2], lines[2].split(" ")[0]])
+
+
+def _chat_prompt(number: int, tokenizer: Any) -> str:
+    text = CHAT[number % len(CHAT)]
+    if getattr(tokenizer, "chat_template", None):
+        return str(tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True))
+    return f"Question: {text}\nAnswer:"
+
+
+def _prose_prompt(number: int) -> str:
+    order = random.Random(f"prose:{number}").sample(PROSE, len(PROSE))
+    return "\n\n".join(order)
+
+
+def prompt_ids(name: str, count: int, tokenizer: Any, prompt_tokens: int = 0, first: int = 0) -> list[list[int]]:
+    """``count`` prompts of a set as ids, from number ``first`` on; cut or repeated to ``prompt_tokens`` if given."""
+    makers = {
+        "chat": lambda n: _chat_prompt(n, tokenizer),
+        "copy": _copy_prompt,
+        "prose": _prose_prompt,
+    }
+    if name not in makers:
+        raise unknown_name("prompt set", name, makers)
+    rows = [tokenizer.encode(makers[name](number)) for number in range(first, first + count)]
+    return [_fitted(row, prompt_tokens) for row in rows]
+
+
+def _fitted(row: Sequence[int], length: int) -> list[int]:
+    if not length:
+        return list(row)
+    return [row[i % len(row)] for i in range(length)]
