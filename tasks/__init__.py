@@ -20,7 +20,7 @@ def _read(path: Path) -> dict[str, Any]:
         pass
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: f"{suffix} {node.value}")
-    config = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 - a safe loader
+    config = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     if not isinstance(config, dict):
         return {}
     included = config.pop("include", [])

@@ -5,6 +5,7 @@ Margins and bits per byte move long before accuracy does, so every task reports 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +27,7 @@ def choice(doc: Doc, results: Answers) -> dict[str, float]:
 
 
 def choice_norm(doc: Doc, results: Answers) -> dict[str, float]:
-    """As :func:`choice`, and ``acc_norm``: the same on log-probabilities divided by the option's length in characters."""
+    """As :func:`choice`, and ``acc_norm``: ``acc`` on log-probabilities per character of the option."""
     scaled = [
         (logprob / len(option.strip()), greedy)
         for option, (logprob, greedy) in zip(doc["choices"], results, strict=True)
@@ -53,14 +54,12 @@ def bits_per_byte(doc: Doc, results: Answers) -> dict[str, Any]:
 
     Bits of the target after its context, per UTF-8 byte of the target: comparable between tokenizers.
     """
-    import math
-
     logprob, size = results[0][0], len(doc["target"].encode("utf-8"))
     return {"bits_per_byte": (logprob, size), "doc_bits_per_byte": -logprob / math.log(2) / size}
 
 
 def copied_words(doc: Doc, results: Sequence[str]) -> dict[str, float]:
-    """``exact_match``: the target's words come first, all and in order; ``word_match``: the share that is in its place."""
+    """``exact_match``: the target's words come first, all and in order; ``word_match``: the share in its place."""
     wanted, given = doc["target"].split(), results[0].split()
     hits = sum(w == g for w, g in zip(wanted, given, strict=False))
     return {"exact_match": float(hits == len(wanted)), "word_match": hits / len(wanted)}

@@ -64,8 +64,9 @@ CLASSES = {
     ),
 }
 
-PEOPLE = ("author", "dog", "manager", "pilot", "doctor", "singer")
-"""Heads and attractors of the agreement task: all take a plain ``s`` in the plural."""
+HEADS = ("author", "dog", "manager", "pilot", "doctor", "singer")
+ATTRACTORS = ("dog", "doctor", "river", "stone", "table", "horse", "chair", "train")
+"""Of the agreement task: all take a plain ``s`` in the plural."""
 
 NAMES = ("Tom", "Anna", "John", "Mary", "Sam", "Lucy", "Paul", "Emma", "Jack", "Kate", "Mark", "Jane")
 

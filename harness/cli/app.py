@@ -70,9 +70,14 @@ def make_command(name: str) -> Any:
     command: Any = typer.main.get_command(app)
     for option in command.params:
         if option.param_type_name == "option" and option.envvar is None:
-            option.envvar = "ZOO_" + option.opts[0].lstrip("-").replace("-", "_").upper()
+            option.envvar = "ZOO_" + max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
             option.show_envvar = True
     return command
+
+
+def close_quietly() -> None:
+    """The reader of stdout has gone: point the file elsewhere, so that the exit does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class LazyGroup(TyperGroup):
@@ -91,6 +96,16 @@ class LazyGroup(TyperGroup):
         if normalize(args[0]) not in VERBS and not args[0].startswith("-"):
             raise unknown_name("command", args[0], VERBS, "zoo --help shows all")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the verb. A reader of stdout that leaves early (``zoo list | head -1``) is no failure."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            close_quietly()
+            return 0
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Help in panels, made from :data:`VERBS` so that no verb is imported."""
@@ -150,11 +165,6 @@ def _click_line(error: Any) -> str:
     return f"{text[:1].lower()}{text[1:]}; '{where} --help' shows what there is"
 
 
-def _close_quietly() -> None:
-    """The reader of stdout has gone: point the file elsewhere, so that the exit does not complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code. SystemExit of a foreign command line passes."""
     words = [word for word in arguments if word != "--debug"]
@@ -171,7 +181,7 @@ def run(arguments: Sequence[str]) -> int:
         _say("interrupted")
         return INTERRUPTED_CODE
     except BrokenPipeError:
-        _close_quietly()
+        close_quietly()
         return 0
     except ClickError as error:
         _say(_click_line(error))

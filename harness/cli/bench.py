@@ -19,7 +19,7 @@ def bench(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Time operators, updates and encoders against their references: pytest-benchmark's JSON with paired ratios in it."""
+    """Time operators, updates and encoders against their references, in pairs and by pytest-benchmark."""
     import json
     import subprocess
     import sys

@@ -16,29 +16,43 @@ from harness.errors import EnvironmentFailed, ZooError
 SUBCOMMANDS = ("run", "ls", "validate")
 
 
-def _names_tasks_folder(arguments: Sequence[str]) -> bool:
-    """Whether the user names a folder of tasks, as an option (argparse takes beginnings, too) or in a configuration."""
+def _values(arguments: Sequence[str], option: str, short: str = "") -> list[str]:
+    """Values of an option as argparse reads it: whole or by its beginning, apart or after an equals sign."""
+    found = []
     for index, word in enumerate(arguments):
-        name, _, value = word.partition("=")
-        if len(name) > 4 and "--include_path".startswith(name):
-            return True
-        if name in ("--config", "-C"):
-            config = Path(value or " ".join(arguments[index + 1 : index + 2]))
-            if config.is_file() and "include_path:" in config.read_text(encoding="utf-8", errors="replace"):
-                return True
-    return False
+        name, equals, value = word.partition("=")
+        if word == short or (len(name) > 4 and option.startswith(name)):
+            found.append(value if equals else " ".join(arguments[index + 1 : index + 2]))
+    return found
 
 
-def with_our_tasks(arguments: Sequence[str]) -> list[str]:
-    """lm-eval's arguments with the folder of our tasks added, unless they name one or ask for help."""
+def _is_given(arguments: Sequence[str], option: str) -> bool:
+    """Whether an option is on the command line or in the configuration file that it names."""
+    if _values(arguments, f"--{option}"):
+        return True
+    configs = map(Path, _values(arguments, "--config", "-C"))
+    texts = [config.read_text(encoding="utf-8", errors="replace") for config in configs if config.is_file()]
+    return any(line.startswith(f"{option}:") for text in texts for line in text.splitlines())
+
+
+def with_our_defaults(arguments: Sequence[str]) -> list[str]:
+    """lm-eval's arguments with the folder of our tasks, and a device for our model, where they name none.
+
+    lm-eval's default device is the first GPU, present or not; its own models fall back, ours refuses.
+    """
     words = list(arguments)
-    if not words or {"-h", "--help"} & set(words) or words == ["run"] or _names_tasks_folder(words):
+    if not words or {"-h", "--help"} & set(words) or words == ["run"]:
         return words
-    from tasks import include_path
-
     if words[0] not in SUBCOMMANDS:
         words = ["run", *words]
-    return [words[0], "--include_path", str(include_path()), *words[1:]]
+    added = []
+    if not _is_given(words, "include_path"):
+        from tasks import include_path
+
+        added += ["--include_path", str(include_path())]
+    if words[0] == "run" and "zoo" in _values(words, "--model", "-M") and not _is_given(words, "device"):
+        added += ["--device", "auto"]
+    return [words[0], *added, *words[1:]]
 
 
 def register_model() -> None:
@@ -55,7 +69,7 @@ def lm_eval(context: typer.Context) -> None:
 
     register_model()
     before = sys.argv
-    sys.argv = ["lm-eval", *with_our_tasks(context.args)]
+    sys.argv = ["lm-eval", *with_our_defaults(context.args)]
     try:
         cli_evaluate()
     except ZooError:

@@ -41,7 +41,9 @@ BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Rows a forw
 OutputPath = Annotated[
     Path | None, typer.Option("--output_path", help="Where results are written.", rich_help_panel=RESULT)
 ]
-LogSamples = Annotated[bool, typer.Option("--log_samples", help="Keep each document's answer.", rich_help_panel=RESULT)]
+LogSamples = Annotated[
+    bool, typer.Option("--log_samples/--no_log_samples", help="Keep each document's answer.", rich_help_panel=RESULT)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RESULT)]
 
 

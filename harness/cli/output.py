@@ -50,9 +50,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     for row in rows:
         table.add_row(*map(cell, row))
     out = console()
-    if title:
-        out.print()
-    out.print(table)
+    with out.capture() as rendered:  # written by us: rich itself leaves with 1 where the reader of a pipe has gone
+        if title:
+            out.print()
+        out.print(table)
+    print_text(rendered.get())
 
 
 def _strict(value: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from harness.catalog.spec import MethodSpec
 from harness.errors import EnvironmentFailed, Refused
 from harness.kinds.method import Check, Method
-from harness.kinds.sources import method_sources
+from harness.kinds.sources import method_sources, package_sources
 from harness.subjects.catalog import cache_dir
 from harness.subjects.load import load_subject
 from harness.subjects.subject import Subject
@@ -53,6 +53,8 @@ def _run_one(check: Check, seed: int) -> CheckResult:
         torch.manual_seed(seed)
         try:
             check.run()
+        except Refused:
+            raise
         except AssertionError as error:
             outcome, reason = FAILED, _one_line(error)
         except Exception as error:  # noqa: BLE001 - a method may raise anything; the other checks still run
@@ -81,6 +83,7 @@ def _cache_path(spec: MethodSpec, subject: Subject) -> Path:
     identity = [
         str(spec),
         method_sources(spec.id),
+        package_sources("harness.kinds.invariants"),
         subject.name,
         str(subject.dtype),
         subject.device.type,

@@ -104,7 +104,7 @@ def speedups(run: PairRun) -> list[Measurement]:
 
 
 def latencies(blocks: Sequence[Block]) -> list[Measurement]:
-    """Percentiles of TTFT, TPOT and gaps in milliseconds, and throughput; a tail the sample cannot carry is left out."""
+    """Percentiles of TTFT, TPOT and gaps in milliseconds, and throughput; no tail that the sample cannot carry."""
     rows = [row for block in blocks for row in block.result]
     gaps = [b - a for row in rows for a, b in itertools.pairwise(_step_stamps(row))]
     series = {

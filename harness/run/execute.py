@@ -24,6 +24,8 @@ from harness.records.schema import CRASHED, FAILED, OUT_OF_MEMORY, TIMEOUT, Tria
 from harness.records.store import RunFolder
 
 Listener = Callable[[dict[str, Any]], None]
+LOADING_LIMIT_S = 1800.0
+"""A model may have to be fetched and converted before the first trial starts."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Group:
         except BrokenPipeError:
             return
         current: dict[str, Any] | None = None
-        deadline = time.monotonic() + self.limits.seconds
+        deadline = time.monotonic() + LOADING_LIMIT_S
         while True:
             try:
                 event = events.get(timeout=0.25)
@@ -99,8 +101,8 @@ class Group:
             if event["event"] == "fatal":
                 self._fatal(event, listen)
                 return
-            deadline = time.monotonic() + self.limits.seconds
             if event["event"] == "start":
+                deadline = time.monotonic() + self.limits.seconds
                 current = next(t for t in self.pending if t["trial_id"] == event["trial_id"])
             elif event["event"] == "done":
                 self.pending = [t for t in self.pending if t["trial_id"] != event["trial_id"]]
@@ -109,13 +111,13 @@ class Group:
 
     def _over_limit(self, process: subprocess.Popen[bytes], deadline: float) -> tuple[str, str] | None:
         if time.monotonic() > deadline:
-            return TIMEOUT, f"took longer than the limit of {self.limits.seconds:.0f} s"
+            return TIMEOUT, f"took longer than the limit of {self.limits.seconds:.0f} s (--trial-limit)"
         try:
             held = psutil.Process(process.pid).memory_info().rss / 1e9
         except psutil.Error:
             return None
         if held > self.limits.memory_gb:
-            return OUT_OF_MEMORY, f"held {held:.1f} GB, above the limit of {self.limits.memory_gb:.1f} GB"
+            return OUT_OF_MEMORY, f"held {held:.1f} GB, above the limit of {self.limits.memory_gb:.1f} GB (--memory-limit)"
         return None
 
     def _record_lost(self, trial: dict[str, Any] | None, status: str, reason: str, listen: Listener) -> None:

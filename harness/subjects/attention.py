@@ -60,7 +60,7 @@ class ForwardStep:
         block = self.block_TT
         if block is None:
             block = torch.ones(num_queries, num_queries, dtype=torch.bool, device=device).tril()
-        mask: Tensor = torch.cat([block.new_ones(num_queries, slots - num_queries), block], 1)[None, None]
+        mask = torch.cat([block.new_ones(num_queries, slots - num_queries), block], 1)[None, None]
         if layer.valid is not None:
             mask = mask & layer.valid[:, :, None, :]
         if window is not None:
@@ -77,7 +77,8 @@ class ForwardStep:
             if self.depth_T is not None:
                 place[slots - num_queries :] = slots - num_queries + self.depth_T
             position = place[None, None]
-        return (position[:, :, -num_queries:, None] - position[:, :, None, :]) < window
+        inside: Tensor = (position[:, :, -num_queries:, None] - position[:, :, None, :]) < window
+        return inside
 
 
 def grouped_attention(

@@ -221,7 +221,10 @@ class KVCache(Cache):  # type: ignore[misc]
             layer.keep(*keep, room=64 if self.phase == "prefill" else 0)
 
     def commit(self, path: Tensor | None = None) -> None:
-        """Finish a forward: keep all its tokens, or those at ``path`` (indices into the forward's tokens) only."""
+        """Finish a forward: keep all its tokens, or those at ``path`` (indices into the forward's tokens) only.
+
+        An empty path rolls the forward back.
+        """
         count = self.pending if path is None else len(path)
         if path is not None and count < self.pending:
             self._compact(path)
@@ -236,7 +239,7 @@ class KVCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             start = layer.length - self.pending
             stop = start + len(path)
-            if int(path[-1]) != len(path) - 1:
+            if len(path) and int(path[-1]) != len(path) - 1:
                 for buffer in (layer.keys, layer.values):
                     buffer[:, :, start:stop] = buffer[:, :, start + path]
                 if layer.position is not None:

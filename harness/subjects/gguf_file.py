@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _convert(path: Path, folder: Path) -> None:
         if folder.joinpath("config.json").is_file():
             return  # another process was faster
         raise EnvironmentFailed(f"cannot convert {path}: {error}") from error
-    except (ValueError, KeyError, RuntimeError, IndexError) as error:
+    except (ValueError, KeyError, RuntimeError, IndexError, struct.error) as error:
         raise EnvironmentFailed(
             f"cannot convert {path}: {type(error).__name__}: {' '.join(str(error).split())[:200]} "
             "(the file may be truncated, or of an architecture transformers cannot read from GGUF)"

@@ -68,9 +68,9 @@ class TwoRegionAttention(torch.autograd.Function):
                 for total, place, part in zip(totals, (rows, seen, seen), parts, strict=True):
                     total[:, :, place] += part
                 if not causal:
-                    own = (x[:, :, rows] for x in (grad, query, key, value, out, lse))
-                    paddings = (0.0, None, None, None, None, float("inf"))
-                    parts = region_backward(*map(group.to_rows, own, paddings), True, ctx.scale)
+                    own = [group.to_rows(x[:, :, rows]) for x in (grad, query, key, value, out)]
+                    own_lse = group.to_rows(done[1], padding=float("inf"))
+                    parts = region_backward(*own, own_lse, True, ctx.scale)
                     for total, part in zip(totals, parts, strict=True):
                         total[:, :, rows] += group.from_rows(part)
         return *totals, None, None

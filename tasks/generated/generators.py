@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tasks.words import CLASSES, COLORS, COMMON, FILLERS, NAMES, PEOPLE
+from tasks.words import ATTRACTORS, CLASSES, COLORS, COMMON, FILLERS, HEADS, NAMES
 
 Row = dict[str, Any]
 SLIPS = (-11, -10, -9, -3, -2, -1, 1, 2, 3, 9, 10, 11)
@@ -99,13 +99,14 @@ def category(n: int, seed: int, shots: int = 2, **_: Any) -> dict[str, Any]:
 
 
 def agree(n: int, seed: int, attractors: int, **_: Any) -> dict[str, Any]:
-    """Subject and verb with nouns of the other number between them; items 2j and 2j + 1 are twins in the other number."""
+    """Subject and verb, nouns of the other number between them. Items 2j and 2j + 1 are twins: singular and plural."""
     task = f"agree{attractors}"
 
     def make(_: random.Random, index: int) -> Row:
         pair, plural = divmod(index, 2)
         rng = item_rng(task, seed, pair)
-        head, *between = rng.sample(PEOPLE, attractors + 1)
+        head = rng.choice(HEADS)
+        between = rng.sample([w for w in ATTRACTORS if w != head], attractors)
         context = f"The {head}{'s' * plural}" + "".join(f" near the {w}{'s' * (1 - plural)}" for w in between)
         return {"context": context, "choices": [" is", " are"], "answer": plural, "pair": pair}
 
@@ -162,12 +163,16 @@ def passkey(n: int, seed: int, sentences: int, hidden: bool = False, **_: Any) -
     return _dataset("passkey", n, seed, make)
 
 
-def copy_gen(n: int, seed: int, words: int, **_: Any) -> dict[str, Any]:
-    """A list of words is begun a second time with its first word; ``target`` is the rest, to be generated."""
+def copy_gen(n: int, seed: int, words: int, copies: int = 2, **_: Any) -> dict[str, Any]:
+    """A line of words stands ``copies`` times and is begun once more by its first word; ``target`` is the rest.
+
+    One copy is not enough for a small base model to take up the pattern by itself.
+    """
 
     def make(rng: random.Random, _: int) -> Row:
         listed = rng.sample(COMMON, words)
-        return {"context": f"{' '.join(listed)}\n{listed[0]}", "target": " ".join(listed[1:])}
+        context = "\n".join([*[" ".join(listed)] * copies, listed[0]])
+        return {"context": context, "target": " ".join(listed[1:])}
 
     return _dataset(f"copy{words}", n, seed, make)
 

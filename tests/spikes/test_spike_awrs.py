@@ -8,6 +8,7 @@ import torch
 
 from harness.catalog.spec import parse_stack
 from harness.errors import Refused, UsageError
+from harness.kinds.checking import run_checks
 from harness.kinds.stack import applied
 from harness.subjects.load import wrap_model
 from harness.subjects.requests import GenerateRequest, ScoreRequest
@@ -75,6 +76,19 @@ def test_particles_carry_the_mass_of_whole_strings(letters, before):
         assert abs(weights.mean() - exact[word]) < 4 * error + 1e-6, word
 
 
+def test_resampled_particles_take_their_cache_with_them(letters):
+    """The text a particle holds scores, by the scorer, what the decoder's own logits said of its last token."""
+    words = tuple("".join(w) for w in itertools.product("abc", repeat=3))
+    (awrs,) = parse_stack(f"awrs@choices={words!r}@particles=40@resample_below=1.0").build()
+    with applied([awrs], letters) as subject, torch.inference_mode():
+        crowd, _, runner, _ = subject.decoder.population(subject, request(max_new_tokens=4), 0)
+        last = runner.forward(torch.tensor([[97]] * 40))[:, -1]
+        for particle, logits_V in zip(crowd, last, strict=True):
+            ids = torch.tensor([[*PROMPT, *particle.prefix, 97]])
+            assert torch.allclose(logits_V, letters.model(ids).logits[0, -1], atol=1e-4)
+    assert len({particle.prefix for particle in crowd}) > 5
+
+
 def test_only_allowed_texts_come_out_and_resampling_estimates_the_mass(letters):
     (awrs,) = parse_stack(f"awrs@choices={WORDS!r}@particles=64").build()
     asked = request(prompts=[PROMPT] * 6)
@@ -114,6 +128,10 @@ def test_a_dead_population_yields_nothing(letters):
 def test_two_decoders_are_refused_in_one_line(tiny, text):
     with pytest.raises(Refused, match=r"^[^\n]+$"), applied(parse_stack(text).build(), tiny):
         pass
+
+
+def test_checks_run(tiny):
+    assert [result.outcome for result in run_checks(parse_stack("awrs").build()[0], tiny)] == ["passed"]
 
 
 def test_parameters_are_validated():

@@ -100,6 +100,7 @@ def test_probe_and_check(trained, tiny):
     (probe,), (check,) = method.probes(), method.checks(tiny)
     (figure,) = probe.measure(subject)
     assert 1 < figure.value <= figure.n
+    assert check.name == "causal"
     check.run()
 
 

@@ -7,6 +7,7 @@ import torch
 
 from harness.catalog.spec import parse_stack
 from harness.kinds.artifacts import ArtifactStore
+from harness.kinds.checking import run_checks
 from harness.kinds.stack import applied
 from harness.subjects.requests import GenerateRequest, ScoreRequest
 
@@ -48,8 +49,10 @@ def test_prefix_order_and_ties(mig, masses, exact):
     assert mig.greedy(groups, 6, 1e-6, 0.8, exact) == [0, 3, 1, 4, 2, 5]
 
 
-def test_mass_flows_to_similar_labels_and_is_kept(mig):
-    similar = mig.label_similarity(["colour", "sum", "sums"], 0.5)
+def test_mass_flows_to_similar_labels(mig):
+    from spike_zoo import pool
+
+    similar = pool.label_similarity(["colour", "sum", "sums"], 0.5)
     assert bool(similar[1, 2] > 0.5) and float(similar[0, 1]) == 0 and torch.equal(similar, similar.T)
     tags, quality = torch.eye(3, dtype=torch.float64), torch.tensor([1.0, 1.0, -2.0], dtype=torch.float64)
     mass = mig.item_mass(tags, quality, similar, 1.0)
@@ -58,15 +61,16 @@ def test_mass_flows_to_similar_labels_and_is_kept(mig):
 
 
 def test_trained_on_its_choice_and_the_given_subject_untouched(mig, tiny):
-    stack = parse_stack("mig@budget=4@steps=6")
-    (method,) = stack.build()
+    from spike_zoo.pool import toy_pool
+
+    (method,) = parse_stack("mig@budget=4@steps=6").build()
     store, asked = ArtifactStore(seed=0), GenerateRequest(prompts=[list(b"one plus ")], max_new_tokens=8)
     before = {k: v.clone() for k, v in tiny.model.state_dict().items()}
     said = tiny.generate(asked)[0].tokens
     artifact = store.obtain(method, tiny)
     assert artifact["chosen"] == mig.greedy(method.masses(method.quality(tiny)), 4, method.a, method.b, False)
     assert len(set(artifact["chosen"])) == 4 and artifact["losses"][-1] < artifact["losses"][0]
-    texts = [tuple(mig.toy_pool()[i][0].encode()) for i in artifact["chosen"]]
+    texts = [tuple(toy_pool()[i][0].encode()) for i in artifact["chosen"]]
     questions = [ScoreRequest(context=(256,), continuation=text) for text in texts]
     with applied([method], tiny, store.obtain) as subject:
         trained = sum(s.logprob for s in subject.score(questions))
@@ -88,6 +92,8 @@ def test_it_stacks_under_a_cache_method_and_a_decoder(tiny):
     assert expected.counts["kv_kept_fraction"] < 1
 
 
-def test_workload_agrees_with_its_slow_reference(tiny):
-    (work,) = parse_stack("mig").build()[0].workloads(tiny)
-    assert torch.equal(work.make()(), work.reference()())
+def test_checks_and_what_training_recorded(tiny):
+    (method,) = parse_stack("mig@steps=2").build()
+    assert [result.outcome for result in run_checks(method, tiny)] == ["passed"]
+    (figure,) = method.training_measurements(ArtifactStore(seed=0).obtain(method, tiny))
+    assert figure.metric == "train_loss" and figure.value > 0

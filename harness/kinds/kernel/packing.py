@@ -51,14 +51,13 @@ class PackedGroup:
 
     @cached_property
     def own_NR(self) -> Tensor:
-        """Place of each response token among the group's responses, padded on the right with 0."""
-        place_NR = self.valid_NR.flatten().cumsum(0).view(self.valid_NR.shape) - 1
-        return place_NR.masked_fill(~self.valid_NR, 0)
+        """Place of each response token among the group's responses; padding on the right repeats an earlier place."""
+        return (self.valid_NR.flatten().cumsum(0).view(self.valid_NR.shape) - 1).clamp(min=0)
 
     def to_rows(self, own_1HTx: Tensor, padding: float | None = None) -> Tensor:
         """The group's response tokens ``[1, H, T, ...]`` as ``[N, H, R, ...]``.
 
-        Padding repeats the first token's values, or is ``padding``.
+        Padding repeats some token's values, or is ``padding``.
         """
         if self.is_even:
             heads, _, *rest = own_1HTx.shape[1:]

@@ -56,9 +56,11 @@ def region_forward(
 ) -> tuple[Tensor, Tensor]:
     """``(out [B, H, T, D], lse [B, H, T])``; query head h reads key/value head h // (H / G).
 
-    ``causal`` (T = N): key n is seen by queries n and later. Otherwise every query sees all N >= 1 keys, and the
-    key/value heads are not repeated.
+    ``causal`` (T = N): key n is seen by queries n and later. Otherwise every query sees all N keys, and the
+    key/value heads are not repeated. T and N are 1 or more: the fused kernel ends the process on an empty one.
     """
+    if not query_BHTD.shape[2] or not key_BGND.shape[2]:
+        raise ValueError("a region needs a query and a key; leave an empty one out of the merge")
     if causal:
         heads = query_BHTD.shape[1]
         query, key, value = query_BHTD, _repeat(key_BGND, heads), _repeat(value_BGND, heads)

@@ -128,7 +128,7 @@ class _Checks:
     def repetitive(self) -> list[int]:
         """A prompt that goes on as the model would, so that what follows has been seen before."""
         start = random_ids(self.subject, 5, 2)
-        return [*start, *self.subject.generate(self.request([start], 40))[0].tokens]
+        return [*start, *self.subject.generate(self.request([start], 96 if self.forgetful else 24))[0].tokens]
 
     @cached_property
     def prompts(self) -> list[list[int]]:
@@ -263,7 +263,11 @@ def speculative_checks(method: SpeculativeMethod, subject: Subject) -> Iterable[
     both = (plain, runs) if small else (plain,)
 
     def on_both(check: Callable[[_Checks], None]) -> Callable[[], None]:
-        return lambda: [check(checks) for checks in both] and None
+        def run() -> None:
+            for checks in both:
+                check(checks)
+
+        return run
 
     yield Check("greedy text equals plain decoding", on_both(_Checks.greedy))
     yield Check("end of text inside a run", runs.end_of_text)

@@ -67,6 +67,13 @@ def test_a_padded_row_passes_no_gradient(backward):
     assert not found[0][:, :, 4:].any()
 
 
+@pytest.mark.parametrize(("tokens", "keys"), [(0, 3), (3, 0)])
+def test_an_empty_region_is_an_error_and_not_a_crash(tokens, keys):
+    query, key, value, _ = drawn(2, 2, tokens, keys)
+    with pytest.raises(ValueError, match="a query and a key"):
+        region_forward(query, key, value, False, 0.3)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("causal", [True, False])

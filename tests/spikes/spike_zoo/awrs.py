@@ -5,8 +5,9 @@ E[w 1{X = x}] = p(x) C(x): a rejected token of conditional probability q multipl
 multiplies it by q, unless the next token in order passes as well. Particles accumulate the weights and are resampled.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from harness.catalog import method
 from harness.errors import Refused
-from harness.kinds.method import Method
+from harness.kinds.method import Check, Method
 from harness.subjects.decode import AutoregressiveDecoder
 from harness.subjects.subject import KV_VIEWS, Subject
 from spike_zoo.smc import SmcDecoder
@@ -67,3 +68,15 @@ class Awrs(Method):
         rule = partial(recursive_step, max_rejects=self.max_rejects)
         decoder = SmcDecoder(self.choices, self.particles, self.resample_below, rule)
         yield replace(subject, decoder=decoder)
+
+    def checks(self, subject: Subject) -> Iterable[Check]:
+        """Proper weighting, by all orders of three tokens."""
+
+        def proper() -> None:
+            p, passes, mass = (0.5, 0.3, 0.2), (1, 2), [0.0, 0.0, 0.0]
+            for order in itertools.permutations(range(3)):
+                token, weight = recursive_step(order, p, passes.__contains__, self.max_rejects)
+                mass[token] += weight * p[order[0]] * p[order[1]] / (1 - p[order[0]])
+            assert math.dist(mass, (0.0, 0.3, 0.2)) < 1e-12, f"E[w 1(x)] is {mass}"
+
+        return (Check("properly weighted", proper),)

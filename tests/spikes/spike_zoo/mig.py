@@ -14,31 +14,10 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.catalog import method
-from harness.kinds.method import Method, PrepareContext, Workload
+from harness.kinds.method import Check, Measurement, Method, PrepareContext, Workload
 from harness.subjects.requests import ScoreRequest
 from harness.subjects.subject import SCORE, TRAIN, Subject
-
-FAMILIES = {"sum": "{} plus {} is", "sums": "add {} and {}:", "colour": "paint {} over {}", "verb": "he {}s, she {}s"}
-
-
-def toy_pool() -> list[tuple[str, tuple[str, ...]]]:
-    """Texts with their labels; the families are skewed."""
-    words, sizes = ["one", "two", "red", "run", "blue", "sit"], dict(zip(FAMILIES, (6, 3, 2, 1), strict=True))
-    return [
-        (FAMILIES[f].format(words[i], words[-1 - i]), (f, "number") if f[:3] == "sum" else (f,))
-        for f in FAMILIES
-        for i in range(sizes[f])
-    ]
-
-
-def label_similarity(labels: list[str], threshold: float) -> Tensor:
-    """Cosine of character-bigram counts ``[L, L]``, zero below the threshold and 1 on the diagonal."""
-    grams = [[f"^{name}$"[i : i + 2] for i in range(len(name) + 1)] for name in labels]
-    known = sorted({g for own in grams for g in own})
-    counts = torch.tensor([[own.count(g) for g in known] for own in grams], dtype=torch.float64)
-    unit = torch.nn.functional.normalize(counts, dim=-1)
-    similar = unit @ unit.T
-    return similar.where(similar >= threshold, 0.0).fill_diagonal_(1.0)
+from spike_zoo.pool import label_similarity, toy_pool
 
 
 def item_mass(tags_NL: Tensor, quality_N: Tensor, similar_LL: Tensor, spread: float) -> Tensor:
@@ -150,3 +129,16 @@ class Mig(Method):
             return lambda: torch.tensor(greedy(mass_NL, 16, self.a, self.b, True))
 
         return (Workload(name="select", make=make, reference=lambda: slow, max_error=0.0, units={"items": 64}),)
+
+    def training_measurements(self, artifact) -> list[Measurement]:  # type: ignore[no-untyped-def]
+        """The loss of the last update."""
+        return [Measurement("train_loss", artifact["losses"][-1], n=self.steps)]
+
+    def checks(self, subject: Subject) -> Iterable[Check]:
+        """The workload's two sides agree."""
+        (work,) = self.workloads(subject)
+
+        def agree() -> None:
+            assert torch.equal(work.make()(), work.reference()()), "a pick is not the largest marginal gain"
+
+        return (Check("greedy picks the largest gain", agree),)

@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make leaderboard` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install leaderboard test lint types unit slow bench docs clean
+
+install: $(INSTALLED)
+
+# torch comes first and pinned: left to the other packages, pip would take a build with CUDA on any machine.
+$(INSTALLED): pyproject.toml ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c ci/constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c ci/constraints.txt -e '.[dev]'
+	touch $@
+
+leaderboard: $(INSTALLED)
+	$(BIN)/zoo run smoke
+
+test: lint types unit
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+unit: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term -m "not slow" --timeout=300
+
+slow: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+bench: $(INSTALLED)
+	$(BIN)/zoo bench
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/make_pages.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .coverage

@@ -1,0 +1,159 @@
+"""Interface of the kind ``objective``: a method changes how rewards become a gradient, the kind trains with it.
+
+Reinforcement from verifiable rewards on a copy of the subject's model: sample groups of responses, grade them, take a
+few optimizer steps on the frozen batch, repeat. The given subject is never touched.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from harness.errors import Refused
+from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe, Workload
+from harness.kinds.objective.batch import RolloutBatch
+from harness.kinds.objective.rollouts import Sampling, VerifiableTask
+from harness.kinds.objective.stages import aggregate, clipped_surrogate, group_normalize
+from harness.subjects.subject import GENERATE, TRAIN, Subject
+from harness.toolkit.chain_sum import ChainSum
+
+
+def private_copy(subject: Subject) -> Subject:
+    """The subject with a copy of its model, so that training and trained weights stay apart from the given one."""
+    return replace(subject, model=copy.deepcopy(subject.model))
+
+
+def training_copy(subject: Subject) -> Subject:
+    """A private copy, in float32 where the subject's type is too coarse for small steps."""
+    copied = private_copy(subject)
+    if subject.dtype in (torch.bfloat16, torch.float16):
+        copied.model.float()
+    return copied
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ObjectiveMethod(Method):
+    """Group-normalised advantages, the clipped surrogate and the mean of the responses' means, unless overridden.
+
+    A subclass overrides the stages it changes. Stages are pure: advantage and token weight are computed once for the
+    frozen batch and never take gradients; surrogate and aggregation are computed for every minibatch, which holds
+    whole groups. Masked positions may hold anything and are read by no stage.
+    """
+
+    trains: ClassVar[bool] = True
+
+    updates: int = Field(40, ge=1, description="rollout batches that are sampled and trained on")
+    prompts_per_update: int = Field(16, ge=1, description="prompts of one rollout batch")
+    group_size: int = Field(8, ge=2, description="responses sampled to each prompt")
+    max_new_tokens: int = Field(32, ge=1, description="longest response")
+    learning_rate: float = Field(3e-4, gt=0, description="of AdamW, constant")
+    minibatches: int = Field(2, ge=1, description="optimizer steps on each rollout batch")
+    clip_low: float = Field(0.2, gt=0, le=1, description="ratios below 1 minus this are clipped")
+    clip_high: float = Field(0.2, gt=0, description="ratios above 1 plus this are clipped")
+    temperature: float = Field(1.0, gt=0, description="of sampling and of all log-probabilities")
+
+    def task(self) -> VerifiableTask:
+        """Where problems and rewards come from."""
+        return ChainSum()
+
+    def advantage(self, batch: RolloutBatch) -> Tensor:
+        """Advantages ``[B, T]``; those of a whole response stand in its whole row, padding included."""
+        return group_normalize(batch.rewards_B, batch.group_ids_B)[:, None].expand(batch.response_mask_BT.shape)
+
+    def token_weight(self, batch: RolloutBatch, adv_BT: Tensor, progress: float) -> Tensor | None:
+        """Weights ``[B, T]`` of the per-token losses, None for 1; ``progress`` is the part of the updates done."""
+        return None
+
+    def surrogate(self, logp_BT: Tensor, batch: RolloutBatch, adv_BT: Tensor) -> Tensor:
+        """Per-token loss ``[B, T]``."""
+        return clipped_surrogate(logp_BT, batch.old_logps_BT, adv_BT, self.clip_low, self.clip_high)
+
+    def aggregate(self, loss_BT: Tensor, batch: RolloutBatch, adv_BT: Tensor) -> Tensor:
+        """The scalar loss."""
+        return aggregate(loss_BT, batch.response_mask_BT, "seq")
+
+    def loss(self, logp_BT: Tensor, batch: RolloutBatch, adv_BT: Tensor, weight_BT: Tensor | None) -> Tensor:
+        """Surrogate, weighted, then aggregated."""
+        loss_BT = self.surrogate(logp_BT, batch, adv_BT)
+        return self.aggregate(loss_BT if weight_BT is None else loss_BT * weight_BT, batch, adv_BT)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How responses are drawn."""
+        return Sampling(group_size=self.group_size, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+
+    def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
+        """Train a copy; the artifact holds its ``state`` and a ``record`` with one dict of figures an update."""
+        from harness.kinds.objective.loop import train
+
+        self._require(subject)
+        state, record = train(self, training_copy(subject), ctx.seed)
+        held = {name: value.to(subject.dtype) if value.is_floating_point() else value for name, value in state.items()}
+        return {"state": held, "record": record}
+
+    def _require(self, subject: Subject) -> None:
+        subject.require(TRAIN, self.card.id)
+        subject.require(GENERATE, self.card.id)
+        if not subject.text_tokenizer().eos_ids:
+            raise Refused(f"{self.card.id} needs a tokenizer with an end-of-text id; {subject.name} has none")
+        if self.minibatches > self.prompts_per_update:
+            raise Refused(
+                f"{self.card.id}: {self.minibatches} minibatches of whole groups cannot be made of "
+                f"{self.prompts_per_update} prompts; lower minibatches or raise prompts_per_update"
+            )
+
+    @contextmanager
+    def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
+        """The subject with a copy of its model that holds the trained weights."""
+        if artifact is None:
+            raise Refused(
+                f"{self.card.id} has no trained weights to apply; prepare it first (zoo train {self.card.id})"
+            )
+        trained = private_copy(subject)
+        trained.model.load_state_dict(artifact["state"])
+        yield trained
+
+    def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:
+        """Figures of the whole training, made from its record."""
+        from harness.kinds.objective.loop import summary
+
+        return summary(artifact["record"])
+
+    def workloads(self, subject: Subject) -> Iterable[Workload]:
+        """``update``: one rollout batch's optimizer steps, put back after each call."""
+        from harness.kinds.objective.update import update_workload
+
+        self._require(subject)
+        return (update_workload(self, subject),)
+
+    def probes(self) -> Iterable[Probe]:
+        """``gradient_audit``: what this objective's gradient weighs, on a batch that is the same for all."""
+        from harness.kinds.objective.audit import GradientAudit
+
+        return (GradientAudit(self),)
+
+    def checks(self, subject: Subject) -> Iterable[Check]:
+        """The kind's invariants."""
+        from harness.kinds.objective.checks import objective_checks
+
+        return objective_checks(self, subject)
+
+
+def frozen_stages(method: ObjectiveMethod, batch: RolloutBatch, progress: float) -> tuple[Tensor, Tensor | None]:
+    """Advantages and weights of a batch, without gradients."""
+    with torch.no_grad():
+        adv_BT = method.advantage(batch)
+        return adv_BT, method.token_weight(batch, adv_BT, progress)
+
+
+def rows_of(value_BT: Any, index_N: Tensor) -> Any:
+    """The rows of an optional tensor."""
+    return None if value_BT is None else value_BT[index_N]

@@ -1,0 +1,168 @@
+"""Samples responses to a verifiable task, grades them, and reads the policy's log-probabilities back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness.errors import Refused
+from harness.kinds.objective.batch import RolloutBatch
+from harness.subjects.runner import Runner, pad_left
+from harness.subjects.subject import Subject
+
+
+class VerifiableTask(Protocol):
+    """Problems whose answers a program can grade."""
+
+    def draw(self, rng: random.Random) -> Any:
+        """A random problem."""
+
+    def prompt(self, problem: Any) -> str:
+        """The problem as the model reads it."""
+
+    def reward(self, problem: Any, response: str) -> float:
+        """The grade of a response."""
+
+    def written(self, problem: Any, rng: random.Random) -> str:
+        """A response that no model made, right or wrong; for batches that must not depend on a model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How responses are drawn."""
+
+    group_size: int
+    max_new_tokens: int
+    temperature: float
+
+
+def token_logps(
+    model: Any, batch_prompts: tuple[Tensor, Tensor], response_ids_BT: Tensor, temperature: float
+) -> Tensor:
+    """Log-probabilities of all tokens at each response position, ``[B, T, V]`` float32 (float64 for such a model).
+
+    ``batch_prompts`` are ids ``[B, P]`` and mask, padded on the left. Row ``t`` predicts response token ``t``: it is
+    the model's output at input position ``P + t - 1``.
+    """
+    prompt_ids_BP, prompt_mask_BP = batch_prompts
+    ids_BN = torch.cat([prompt_ids_BP, response_ids_BT], 1)[:, :-1]
+    extra: dict[str, Tensor] = {}
+    if not bool(prompt_mask_BP.all()):
+        rest_BT = prompt_mask_BP.new_ones(response_ids_BT[:, :-1].shape)
+        mask_BN = torch.cat([prompt_mask_BP, rest_BT], 1)
+        extra = {"attention_mask": mask_BN.long(), "position_ids": (mask_BN.cumsum(1) - 1).clamp(min=0)}
+    logits_BTV = model(input_ids=ids_BN, use_cache=False, logits_to_keep=response_ids_BT.shape[1], **extra).logits
+    if logits_BTV.dtype != torch.float64:
+        logits_BTV = logits_BTV.float()
+    return (logits_BTV / temperature).log_softmax(-1)
+
+
+def chosen_logps(logps_BTV: Tensor, ids_BT: Tensor) -> Tensor:
+    """Of each position, the log-probability of its own token, ``[B, T]``."""
+    return logps_BTV.gather(-1, ids_BT[..., None])[..., 0]
+
+
+@torch.no_grad()
+def sample_responses(
+    subject: Subject, prompts: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``group_size`` responses to each prompt, a prompt's responses side by side.
+
+    Returns ids ``[B, T]`` (0 after the end), mask, log-probabilities under the law that drew them, and which rows
+    ended by themselves. Rows that have ended ride along until the last one does.
+    """
+    device = subject.device
+    end = torch.tensor(subject.text_tokenizer().eos_ids, device=device)
+    runner = Runner(subject.model, subject.new_cache)
+    logits_BV = runner.prefill(prompts)
+    rows_B = torch.arange(len(prompts), device=device).repeat_interleave(sampling.group_size)
+    runner.select_rows(rows_B)
+    logits_BV = logits_BV[rows_B]
+    open_B = torch.ones(len(rows_B), dtype=torch.bool, device=device)
+    ids, masks, logps = [], [], []
+    for step in range(sampling.max_new_tokens):
+        if step:
+            logits_BV = runner.forward(ids[-1][:, None])[:, -1]
+            runner.commit()
+        logp_BV = (logits_BV.float() / sampling.temperature).log_softmax(-1)
+        picked_B = torch.multinomial(logp_BV.exp(), 1, generator=generator)[:, 0].masked_fill(~open_B, 0)
+        ids.append(picked_B)
+        masks.append(open_B)
+        logps.append(logp_BV.gather(1, picked_B[:, None])[:, 0])
+        open_B = open_B & ~torch.isin(picked_B, end)
+        if not bool(open_B.any()):
+            break
+    mask_BT = torch.stack(masks, 1)
+    return torch.stack(ids, 1), mask_BT, torch.stack(logps, 1).masked_fill(~mask_BT, 0.0), ~open_B
+
+
+def encoded_prompts(subject: Subject, task: VerifiableTask, problems: Sequence[Any], room: int) -> list[list[int]]:
+    """The problems' ids; refuses a subject whose longest text cannot hold prompt and response."""
+    prompts = [subject.text_tokenizer().encode(task.prompt(problem)) for problem in problems]
+    longest = max(map(len, prompts)) + room
+    if longest > subject.max_length:
+        raise Refused(f"prompt and response need {longest} tokens; {subject.name} holds {subject.max_length}")
+    return prompts
+
+
+def sampled_batch(
+    subject: Subject, task: VerifiableTask, problems: Sequence[Any], sampling: Sampling, generator: torch.Generator
+) -> RolloutBatch:
+    """Sample and grade a group of responses to each problem. Old log-probabilities are still missing (all 0)."""
+    prompts = encoded_prompts(subject, task, problems, sampling.max_new_tokens)
+    ids_BT, mask_BT, logp_BT, finished_B = sample_responses(subject, prompts, sampling, generator)
+    owners = [problem for problem in problems for _ in range(sampling.group_size)]
+    return _batch(subject, task, owners, ids_BT, mask_BT, logp_BT, finished_B, sampling.group_size)
+
+
+def written_batch(subject: Subject, task: VerifiableTask, groups: int, group_size: int, seed: int) -> RolloutBatch:
+    """A batch of responses that the task wrote: the same problems and texts for every model and objective."""
+    rng = random.Random(seed)
+    problems = [task.draw(rng) for _ in range(groups)]
+    owners = [problem for problem in problems for _ in range(group_size)]
+    tokenizer = subject.text_tokenizer()
+    rows = [[*tokenizer.encode(task.written(problem, rng)), *tokenizer.eos_ids[:1]] for problem in owners]
+    width = max(map(len, rows))
+    encoded_prompts(subject, task, problems, width)
+    ids_BT = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=subject.device)
+    length_B = torch.tensor([len(row) for row in rows], device=subject.device)
+    mask_BT = torch.arange(width, device=subject.device)[None] < length_B[:, None]
+    finished_B = torch.ones(len(rows), dtype=torch.bool, device=subject.device)
+    return _batch(subject, task, owners, ids_BT, mask_BT, torch.zeros_like(ids_BT).float(), finished_B, group_size)
+
+
+def _batch(
+    subject: Subject,
+    task: VerifiableTask,
+    owners: Sequence[Any],
+    ids_BT: Tensor,
+    mask_BT: Tensor,
+    logp_BT: Tensor,
+    finished_B: Tensor,
+    group_size: int,
+) -> RolloutBatch:
+    """Decode, grade and put together; each ``group_size`` neighbours are one group."""
+    tokenizer = subject.text_tokenizer()
+    ends = set(tokenizer.eos_ids)
+    rows = [
+        [i for i in ids[:n] if i not in ends] for ids, n in zip(ids_BT.tolist(), mask_BT.sum(1).tolist(), strict=True)
+    ]
+    rewards = [task.reward(problem, tokenizer.decode(row)) for problem, row in zip(owners, rows, strict=True)]
+    prompt_BP, valid_BP = pad_left([tokenizer.encode(task.prompt(problem)) for problem in owners], subject.device)
+    return RolloutBatch(
+        prompt_ids_BP=prompt_BP,
+        prompt_mask_BP=torch.ones_like(prompt_BP, dtype=torch.bool) if valid_BP is None else valid_BP,
+        response_ids_BT=ids_BT,
+        response_mask_BT=mask_BT,
+        behavior_logps_BT=logp_BT,
+        old_logps_BT=torch.zeros_like(logp_BT),
+        entropy_BT=torch.zeros_like(logp_BT),
+        rewards_B=torch.tensor(rewards, dtype=torch.float32, device=subject.device),
+        group_ids_B=torch.arange(len(owners), device=subject.device) // group_size,
+        finished_B=finished_B,
+    )
