@@ -1,6 +1,6 @@
 """Measures the default model on the zoo's tasks and writes the table of ``tasks/README.md`` from what it found.
 
-``python tasks/measure_baselines.py`` runs all tasks, ``--tasks a,b`` some of them (the others keep their figures),
+``python -m tasks.measure_baselines`` runs all tasks, ``--tasks a,b`` some of them (the others keep their figures),
 ``--render`` only writes the table again from ``baselines.json``.
 """
 
@@ -37,7 +37,7 @@ def estimate(values: Sequence[Any]) -> Figure:
     data = np.asarray(values, dtype=float)
     if data.ndim == 1 and set(data.tolist()) <= {0.0, 1.0}:
         interval = stats.binomtest(int(data.sum()), len(data)).proportion_ci(method="wilson")
-        return {"value": float(data.mean()), "low": interval.low, "high": interval.high, "n": len(data)}
+        return {"value": float(data.mean()), "low": float(interval.low), "high": float(interval.high), "n": len(data)}
 
     def statistic(*columns: Any, axis: int = -1) -> Any:
         if len(columns) == 1:
@@ -128,7 +128,7 @@ def table(record: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     said = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
     how = f"Model `{record['model']}` in {record['dtype']}, no method, on {record['machine']}, "
-    how += f"{record['threads']} thread(s); {said}.\nCommand: `python tasks/measure_baselines.py`."
+    how += f"{record['threads']} thread(s); {said}.\nCommand: `python -m tasks.measure_baselines`."
     return "\n".join([*lines, "", how])
 
 

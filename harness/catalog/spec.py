@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.catalog.card import GUARANTEES
 from harness.catalog.registry import Entry, find
 from harness.errors import UsageError, unknown_name
 
@@ -22,6 +22,30 @@ def _value(text: str) -> Any:
         return text
 
 
+def _written(value: Any) -> str:
+    """A value as :func:`_value` reads it back; text that holds a mark is quoted."""
+    return repr(value) if isinstance(value, str) and any(mark in value for mark in "@+'\"=") else str(value)
+
+
+def _split(text: str, mark: str) -> list[str]:
+    """Split at ``mark`` outside quotes and brackets; a plus within a number (1e+5) does not count."""
+    parts, depth, quote = [""], 0, ""
+    for place, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == mark and depth == 0 and not (mark == "+" and text[place + 1 : place + 2].isdigit()):
+            parts.append("")
+            continue
+        parts[-1] += char
+    return parts
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """A method's id and the parameters that differ from its defaults."""
@@ -32,7 +56,7 @@ class MethodSpec:
     @classmethod
     def parse(cls, text: str) -> MethodSpec:
         """Read ``id@name=value@name=value``."""
-        method_id, *parts = text.strip().split("@")
+        method_id, *parts = _split(text.strip(), "@")
         params = {}
         for part in parts:
             name, equals, value = part.partition("=")
@@ -43,7 +67,7 @@ class MethodSpec:
         return cls(method_id, params)
 
     def __str__(self) -> str:
-        return "@".join([self.id, *(f"{k}={v}" for k, v in sorted(self.params.items()))])
+        return "@".join([self.id, *(f"{k}={_written(v)}" for k, v in sorted(self.params.items()))])
 
     @property
     def entry(self) -> Entry:
@@ -88,6 +112,11 @@ class Stack:
         return self.specs[-1].entry.card.kind
 
     @property
+    def guarantee(self) -> str:
+        """The weakest guarantee of its methods: pruning and then speculating is no longer exact."""
+        return max((spec.entry.card.guarantee for spec in self.specs), key=GUARANTEES.index)
+
+    @property
     def baseline(self) -> Stack:
         """What the stack is measured against: the last method's baseline, bare."""
         return Stack((MethodSpec(self.specs[-1].entry.card.baseline),))
@@ -97,4 +126,4 @@ def parse_stack(text: str) -> Stack:
     """Read ``a@x=1+b``; an unknown id or a malformed part is a :class:`UsageError`."""
     if not text.strip():
         raise UsageError("an empty method name; zoo list shows the methods")
-    return Stack(tuple(MethodSpec.parse(part) for part in re.split(r"\+(?=[A-Za-z_])", text)))
+    return Stack(tuple(MethodSpec.parse(part) for part in _split(text, "+")))

@@ -141,7 +141,7 @@ def _root(
 
 def make_app() -> Any:
     """The whole command line as a click group."""
-    settings = {"help_option_names": ["--help", "-h"]}
+    settings = {"help_option_names": ["--help", "-h"], "token_normalize_func": normalize}
     app = typer.Typer(cls=LazyGroup, add_completion=False, context_settings=settings, name="zoo")
     app.callback()(_root)
     return typer.main.get_command(app)

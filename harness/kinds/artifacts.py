@@ -9,7 +9,6 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,11 +21,6 @@ from harness.subjects.load import load_subject
 from harness.subjects.subject import Subject
 
 
-def parameters_of(method: Method) -> dict[str, Any]:
-    """The method's parameters by name."""
-    return {name: getattr(method, name) for name in getattr(method, "__dataclass_fields__", {})}
-
-
 @dataclass
 class ArtifactStore:
     """Makes and finds artifacts. ``seconds`` holds what making each one cost when it was made."""
@@ -37,8 +31,7 @@ class ArtifactStore:
     def key(self, method: Method, subject: Subject) -> str:
         """Hash of the method's sources and parameters, the subject, its type and the seed."""
         identity = {
-            "method": method.card.id,
-            "params": {k: repr(v) for k, v in sorted(parameters_of(method).items())},
+            "method": method.signature,
             "sources": method_sources(method.card.id),
             "subject": subject.name,
             "stack": subject.stack,
@@ -69,13 +62,15 @@ class ArtifactStore:
         context = PrepareContext(
             seed=self.seed,
             folder=path.parent,
-            load_subject=lambda name: load_subject(name, str(subject.device)),
+            load_subject=lambda name: load_subject(
+                name, str(subject.device), str(subject.dtype).removeprefix("torch.")
+            ),
             artifact_of=lambda text: self.obtain(MethodSpec.parse(text).build(), subject),
         )
         started = time.perf_counter()
         artifact = method.prepare(subject, context)
         held = {"artifact": artifact, "seconds": time.perf_counter() - started}
-        descriptor, work = tempfile.mkstemp(dir=path.parent, prefix=".making-")
+        descriptor, work = tempfile.mkstemp(dir=path.parent, prefix="making-", suffix=".tmp")
         os.close(descriptor)
         try:
             torch.save(held, work)

@@ -12,7 +12,8 @@ from harness.catalog.card import Card
 from harness.subjects.subject import Subject
 
 Artifact = Any
-"""Whatever ``prepare`` returns: a state dict, a tokenizer, statistics. It must survive ``torch.save``."""
+"""Whatever ``prepare`` returns, made of tensors and plain data: it is kept by ``torch.save`` and read back with
+``weights_only=True``, so that an artifact can never carry code."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,25 @@ class Method:
     """Base of all methods. A subclass is made a frozen dataclass by the ``@method`` decorator.
 
     ``changes`` says what its subject does differently: a subset of ``{"score", "generate"}``. A task that asks only for
-    what a method does not change reads "as baseline" on the leaderboard and is not run.
+    what a method does not change reads "as baseline" on the leaderboard and is not run. ``replaces`` names the parts of
+    a subject that it makes its own (``cache``, ``decoder``, ``tokenizer``, ``weights``): two methods of a stack cannot
+    both own one.
     """
 
     card: ClassVar[Card]
     changes: ClassVar[frozenset[str]] = frozenset({"score", "generate"})
+    replaces: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = False
+
+    @property
+    def signature(self) -> str:
+        """The id with the parameters that differ from their defaults, as it is written on the command line."""
+        changed = []
+        for name, field_ in getattr(self, "__dataclass_fields__", {}).items():
+            value, default = getattr(self, name), field_.default
+            if value != getattr(default, "default", default):
+                changed.append(f"{name}={value}")
+        return "@".join([self.card.id, *sorted(changed)])
 
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Train, calibrate or build what ``apply`` needs. Called only where ``trains`` is true; cached by content."""

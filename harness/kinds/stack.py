@@ -15,17 +15,34 @@ PrepareOne = Callable[[Method, Subject], Artifact]
 
 @contextmanager
 def applied(methods: Sequence[Method], subject: Subject, prepare: PrepareOne | None = None) -> Iterator[Subject]:
-    """Yield the subject after all methods. ``prepare`` supplies the artifacts of methods that train."""
+    """Yield the subject after all methods. ``prepare`` supplies the artifacts of methods that train.
+
+    A stack whose methods cannot serve together is refused in one line, before anything is changed.
+    """
+    _refuse_rivals(methods, subject)
     with ExitStack() as contexts:
         for method in methods:
-            _refuse_twice(method, subject)
-            artifact = prepare(method, subject) if method.trains and prepare is not None else None
-            changed = contexts.enter_context(method.apply(subject, artifact))
-            subject = replace(changed, stack=(*subject.stack, method.card.id))
+            changed = contexts.enter_context(method.apply(subject, _artifact(method, subject, prepare)))
+            subject = replace(
+                changed, stack=(*subject.stack, method.signature), replaced=subject.replaced | method.replaces
+            )
         yield subject
 
 
-def _refuse_twice(method: Method, subject: Subject) -> None:
-    """Two methods that replace the same part cannot stack; each kind's apply refuses what else it cannot serve."""
-    if method.card.id in subject.stack:
-        raise Refused(f"{method.card.id} is in the stack {'+'.join(subject.stack)} already")
+def _artifact(method: Method, subject: Subject, prepare: PrepareOne | None) -> Artifact:
+    if not method.trains:
+        return None
+    if prepare is None:
+        raise Refused(
+            f"{method.card.id} needs an artifact; apply it through an ArtifactStore (zoo train makes it alone)"
+        )
+    return prepare(method, subject)
+
+
+def _refuse_rivals(methods: Sequence[Method], subject: Subject) -> None:
+    owners = dict.fromkeys(subject.replaced, "+".join(subject.stack) or subject.name)
+    for method in methods:
+        for part in sorted(method.replaces):
+            if part in owners:
+                raise Refused(f"{method.card.id} cannot follow {owners[part]}: both replace the {part}")
+            owners[part] = method.card.id

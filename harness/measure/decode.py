@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.errors import Refused
 from harness.kinds.method import Measurement
 from harness.measure import roofline
 from harness.measure.ceilings import ceilings
@@ -17,6 +18,7 @@ from harness.stats.intervals import Estimate, quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
 
+CACHE_COUNTS = ("kv_kept_fraction", "kv_bytes_held", "kv_bytes_allocated")
 Opened = Callable[[], AbstractContextManager[Subject]]
 
 
@@ -59,9 +61,17 @@ def make_side(opened: Opened, work: DecodeWork) -> Side:
     def side(unit: int) -> Iterator[Callable[[], list[Generation]]]:
         with opened() as subject:
             subject.decoder.restore(state)
-            yield lambda: subject.generate(work.request(units[unit]))
+            yield lambda: _of_full_length(subject.generate(work.request(units[unit])), work.new_tokens)
 
     return side
+
+
+def _of_full_length(rows: list[Generation], new_tokens: int) -> list[Generation]:
+    """Both sides must emit equally many tokens, or their times cannot be compared."""
+    short = [len(row.tokens) for row in rows if len(row.tokens) != new_tokens]
+    if short:
+        raise Refused(f"a request of {new_tokens} tokens ended after {short[0]}: no speed-up can be read from it")
+    return rows
 
 
 def measure_decode(candidate: Opened, baseline: Opened, work: DecodeWork, budget_s: float) -> DecodeResult:
@@ -138,13 +148,12 @@ def counts(run: PairRun) -> list[Measurement]:
     steps = sum(len(row.steps) - 1 for row in rows)
     after = sum(len(row.tokens) - 1 for row in rows)
     forwarded = sum(row.counts["tokens_forwarded"] - row.prompt_tokens for row in rows)
-    mean = {name: sum(row.counts[name] for row in rows) / n for name in rows[0].counts}
+    common = set.intersection(*(set(row.counts) for row in rows))
+    cache = {name: sum(row.counts[name] for row in rows) / n for name in CACHE_COUNTS if name in common}
     found = {
         "mean_accepted_tokens": after / max(1, steps),
         "forwards_saved": 1 - sum(r.counts["forwards"] for r in rows) / sum(r.counts["forwards"] for r in base),
-        "kv_kept_fraction": mean["kv_kept_fraction"],
-        "kv_bytes_held": mean["kv_bytes_held"],
-        "kv_bytes_allocated": mean["kv_bytes_allocated"],
+        **cache,
     }
     if len(run.blocks[0].result) == 1:
         found["tokens_forwarded_per_token"] = forwarded / after
@@ -189,7 +198,13 @@ def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
 
 def raw_samples(run: PairRun) -> list[dict[str, Any]]:
     """Every block's raw values, so that each figure can be computed again."""
-    clocks = {"total_s": _total_s, "ttft_s": _ttft, "decode_s": _decode_s, "cpu_s": lambda block: block.cpu_s}
+    clocks = {
+        "total_s": _total_s,
+        "ttft_s": _ttft,
+        "decode_s": _decode_s,
+        "cpu_s": lambda block: block.cpu_s,
+        "forwards": lambda block: float(block.result[0].counts["forwards"]),
+    }
     return [
         {"side": block.side, "unit": block.unit, "name": name, "value": clock(block)}
         for block in run.blocks

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from harness.errors import CheckFailed
+from harness.kinds.kernel import result_error
 from harness.kinds.method import Measurement, Workload
 from harness.measure.pairs import PairRun, Side, run_pairs
 from harness.stats.intervals import quantile
 from harness.subjects.decode import synchronize
 
 CALLS = 8
-
-
-def relative_rms(candidate: Any, reference: Any) -> float:
-    """Largest relative RMS error over all tensors of two results of the same structure."""
-    if isinstance(candidate, Tensor):
-        difference = (candidate.double() - reference.double()).norm()
-        scale = reference.double().norm()
-        return float(difference / scale) if float(scale) > 0 else float(difference)
-    if isinstance(candidate, Sequence) and not isinstance(candidate, str):
-        return max((relative_rms(c, r) for c, r in zip(candidate, reference, strict=True)), default=0.0)
-    return 0.0 if candidate == reference else math.inf
 
 
 def _side(call: Callable[[], Any], device: torch.device) -> Side:
@@ -56,7 +45,7 @@ def measure_workload(
     other = workload.reference() if workload.reference is not None else baseline.make() if baseline else candidate
     found = []
     if workload.max_error is not None and other is not candidate:
-        error = relative_rms(candidate(), other())
+        error = result_error(candidate(), other())
         if not error <= workload.max_error:
             raise CheckFailed(f"workload {workload.name}: error {error:.2e} exceeds its bound {workload.max_error:.0e}")
         found.append(Measurement("error_rms", error, phase=workload.name, n=1, source="count"))

@@ -260,9 +260,16 @@ def _order(one: Cell | None, other: Cell, better: str) -> int:
     """1 where ``one`` is better beyond both intervals, -1 where worse (or missing), 0 where they overlap."""
     if one is None:
         return -1
-    low, high = (one.low or one.value, one.high or one.value)
-    other_low, other_high = (other.low or other.value, other.high or other.value)
+    low, high = _bounds(one)
+    other_low, other_high = _bounds(other)
     above, below = low > other_high, high < other_low
     if better == "lower":
         above, below = below, above
     return int(above) - int(below)
+
+
+def _bounds(cell: Cell) -> tuple[float, float]:
+    """The interval, or the value twice where there is none."""
+    if cell.low is None or cell.high is None:
+        return cell.value, cell.value
+    return cell.low, cell.high

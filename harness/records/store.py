@@ -113,7 +113,8 @@ def read_table(run: Path, table: str) -> pl.DataFrame | None:
     """A table of one run: the compacted file and the trials stored since; the newest row of a trial counts."""
     import polars as pl
 
-    fresh = sorted(run.glob(f"*/{table}.parquet"))
+    # A folder whose name starts with a dot is a trial that was cut off while it was written.
+    fresh = sorted(f for f in run.glob(f"*/{table}.parquet") if not f.parent.name.startswith("."))
     frames = [pl.read_parquet(f) for f in fresh]
     compacted = run / f"{table}.parquet"
     if compacted.is_file():

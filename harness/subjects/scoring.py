@@ -23,7 +23,7 @@ def _batches(order: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[t
         yield order[start : start + size]
 
 
-def _judge(logits_TV: Tensor, tokens: Sequence[int]) -> Score:
+def judge(logits_TV: Tensor, tokens: Sequence[int]) -> Score:
     """Score of tokens under the rows of logits that predict them."""
     target = torch.tensor(tokens, device=logits_TV.device)
     total, greedy = 0.0, True
@@ -65,7 +65,7 @@ class CausalScorer:
             for index in by_context[context]:
                 tokens = requests[index].continuation
                 if len(tokens) <= 1:
-                    scores[index] = _judge(last_BV[row : row + 1], tokens) if tokens else Score(0.0, True)
+                    scores[index] = judge(last_BV[row : row + 1], tokens) if tokens else Score(0.0, True)
                 else:
                     longer.append((row, index))
         longer.sort(key=lambda pair: len(requests[pair[1]].continuation), reverse=True)
@@ -88,7 +88,7 @@ class CausalScorer:
             runner.select_rows(rows)
         logits_BTV = CausalScorer._continue(runner, ids)
         return {
-            index: _judge(torch.cat([last_BV[row][None], logits_BTV[i, : len(tokens[i]) - 1]]), tokens[i])
+            index: judge(torch.cat([last_BV[row][None], logits_BTV[i, : len(tokens[i]) - 1]]), tokens[i])
             for i, (row, index) in enumerate(part)
         }
 

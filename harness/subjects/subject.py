@@ -41,7 +41,8 @@ class Subject:
     """A model with what is needed to ask it something. Methods make new ones with :func:`dataclasses.replace`.
 
     ``capabilities``: ``score``, ``generate``, ``kv_views`` (its attention runs through the zoo's function, so caches
-    may be pruned and trees verified), ``train`` (parameters take gradients). ``stack`` names the applied methods.
+    may be pruned and trees verified), ``train`` (parameters take gradients). ``stack`` names the applied
+    methods with their parameters, ``replaced`` the parts they own.
     """
 
     name: str
@@ -53,22 +54,32 @@ class Subject:
     capabilities: frozenset[str]
     max_length: int = 2048
     stack: tuple[str, ...] = ()
+    replaced: frozenset[str] = frozenset()
 
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return self.model.device  # type: ignore[no-any-return]
+        return self._first_parameter().device
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the model's parameters."""
-        return self.model.dtype  # type: ignore[no-any-return]
+        return self._first_parameter().dtype
+
+    def _first_parameter(self) -> torch.Tensor:
+        parameter: torch.Tensor = next(self.model.parameters())
+        return parameter
 
     def require(self, capability: str, who: str) -> None:
         """Refuse in one line where a capability is missing."""
         if capability not in self.capabilities:
             have = ", ".join(sorted(self.capabilities))
-            raise Refused(f"{who} needs a subject with {capability!r}; {self.name} has {have or 'none'}")
+            raise Refused(f"{who} needs a subject with {capability!r}; {self.full_name} has {have or 'none'}")
+
+    @property
+    def full_name(self) -> str:
+        """The model's name with the applied methods."""
+        return "+".join([self.name, *self.stack])
 
     def text_tokenizer(self) -> Tokenizer:
         """The tokenizer, or a refusal where the subject has none."""

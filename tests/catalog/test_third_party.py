@@ -14,8 +14,8 @@ BROKEN = {
     "not_literal.py": "@method(id='not_literal', kind=KIND)\nclass A: ...\n",
     "no_syntax.py": "@method(id='no_syntax'\n",
     "no_guarantee.py": "@method(id='no_guarantee', kind='pruning', title='t', baseline='kv_full')\nclass A: ...\n",
-    "bad_kind.py": "@method(id='bad_kind', kind='prunning', title='t', guarantee='exact', baseline='x')\nclass A: ...\n",
-    "doubled.py": "@method(id='kv_full', kind='pruning', title='mine', guarantee='exact', baseline='ar')\nclass A: ...\n",
+    "bad_kind.py": "@method(id='bad_kind', kind='odd', title='t', guarantee='exact', baseline='x')\nclass A: ...\n",
+    "doubled.py": "@method(id='kv_full', kind='pruning', title='t', guarantee='exact', baseline='ar')\nclass A: ...\n",
     "no_import.py": (
         "import a_module_that_is_nowhere\n\n"
         "@method(id='no_import', kind='pruning', title='t', guarantee='exact', baseline='kv_full')\nclass A: ...\n"

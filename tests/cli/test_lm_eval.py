@@ -5,6 +5,7 @@ import json
 import pytest
 
 from harness.cli.lm_eval import with_our_defaults
+from harness.errors import UsageError
 from tasks import include_path
 
 AUTO = ["--device", "auto"]
@@ -84,10 +85,31 @@ def test_the_zoo_answers_lm_eval(process, own_task, tmp_path):
     assert document["config"]["model"] == "zoo" and document["n-samples"]["own_sums"]["effective"] == 3
 
 
-def test_lm_evals_exit_codes_are_kept_and_ours_are_one_line(zoo):
+def test_lm_evals_own_usage_errors_and_help_are_kept(zoo):
     code, _, err = zoo("lm-eval", "run", "--nonsense")
     assert code == 2 and "lm-eval" in err
-    assert zoo("lm-eval", "--help")[0] == 0
-    model = ["--model", "zoo", "--model_args", "pretrained=tiny-random,method=kv_ful"]
-    code, _, err = zoo("lm-eval", "run", *model, "--tasks", "zoo_kvc8", "--limit", "1")
-    assert code == 2 and err.splitlines()[-1].startswith("zoo: unknown method 'kv_ful'; did you mean 'kv_full'?")
+    code, out, _ = zoo("lm_eval", "--help")
+    assert code == 0 and "usage: lm-eval" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("unknown method 'x'"), 2, "zoo: unknown method 'x'\n"),
+        (ValueError("Tasks not\nfound"), 4, "zoo: lm-eval failed: ValueError: Tasks not found"),
+        (SystemExit(7), 7, ""),
+    ],
+)
+def test_what_goes_wrong_inside_is_one_line(zoo, monkeypatch, error, code, line):
+    seen = {}
+
+    def fail():
+        import sys
+
+        seen["words"] = sys.argv
+        raise error
+
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", fail)
+    got, _, err = zoo("lm-eval", "run", "--model_args", "a=1", "b=2", "--limit", "3")
+    assert got == code and err.startswith(line) and err.count("\n") <= 1
+    assert seen["words"] == ["lm-eval", "run", *OURS, "--model_args", "a=1", "b=2", "--limit", "3"]

@@ -75,7 +75,7 @@ def test_trained_on_its_choice_and_the_given_subject_untouched(mig, tiny):
     with applied([method], tiny, store.obtain) as subject:
         trained = sum(s.logprob for s in subject.score(questions))
         assert tiny.generate(asked)[0].tokens == said  # both sides of a pair can be open at once
-        assert subject.stack == ("mig",) and subject.model is not tiny.model
+        assert subject.stack == ("mig@budget=4@steps=6",) and subject.model is not tiny.model
     assert trained > sum(s.logprob for s in tiny.score(questions))
     after = tiny.model.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in before.items()) and not tiny.model.training

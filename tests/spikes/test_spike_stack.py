@@ -45,7 +45,7 @@ def test_a_stack_knows_its_kind_baseline_and_name(tiny):
     assert (stack.kind, str(stack.baseline)) == ("speculative", "ar")
     assert str(parse_stack(str(stack))) == str(stack)
     with applied(stack.build(), tiny) as subject:
-        assert subject.stack == ("kv_streaming", "token_recycling")
+        assert subject.stack == ("kv_streaming@num_sinks=2", "token_recycling")
         asked = [ScoreRequest(context=tuple(PROMPTS[0]), continuation=(65, 66, 67))]
         scored = subject.score(asked)
         with applied(parse_stack(STREAMING).build(), tiny) as pruned:

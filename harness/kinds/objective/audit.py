@@ -40,7 +40,7 @@ def token_baseline(logp_BT: Tensor, batch: RolloutBatch) -> Tensor:
     return aggregate(loss_BT, batch.response_mask_BT, "token")
 
 
-@dataclass(frozen=True)
+@dataclass
 class GradientAudit:
     """Cosine and norm against token aggregation, the signs' shares, and how many tokens carry the gradient."""
 

@@ -59,7 +59,8 @@ def token_logps(
     logits_BTV = model(input_ids=ids_BN, use_cache=False, logits_to_keep=response_ids_BT.shape[1], **extra).logits
     if logits_BTV.dtype != torch.float64:
         logits_BTV = logits_BTV.float()
-    return (logits_BTV / temperature).log_softmax(-1)
+    logps_BTV: Tensor = (logits_BTV / temperature).log_softmax(-1)
+    return logps_BTV
 
 
 def chosen_logps(logps_BTV: Tensor, ids_BT: Tensor) -> Tensor:
@@ -84,7 +85,9 @@ def sample_responses(
     runner.select_rows(rows_B)
     logits_BV = logits_BV[rows_B]
     open_B = torch.ones(len(rows_B), dtype=torch.bool, device=device)
-    ids, masks, logps = [], [], []
+    ids: list[Tensor] = []
+    masks: list[Tensor] = []
+    logps: list[Tensor] = []
     for step in range(sampling.max_new_tokens):
         if step:
             logits_BV = runner.forward(ids[-1][:, None])[:, -1]

@@ -15,7 +15,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from harness.errors import Refused
 from harness.kinds.method import Artifact, Check, Method
 from harness.subjects.cache import Keep, KVCache, LayerView
 from harness.subjects.subject import KV_VIEWS, Subject
@@ -78,6 +77,7 @@ class PruningMethod(Method):
     ``while_decoding``: the budget found at the prompt's end is held while decoding too.
     """
 
+    replaces: ClassVar[frozenset[str]] = frozenset({"cache"})
     while_decoding: ClassVar[bool] = False
     keep_ratio: float
 
@@ -93,8 +93,6 @@ class PruningMethod(Method):
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
         """The subject with a pruned cache; the model itself is not touched."""
         subject.require(KV_VIEWS, self.card.id)
-        if getattr(subject.new_cache, "keywords", {}).get("evict") is not None:
-            raise Refused(f"{self.card.id} cannot prune after {'+'.join(subject.stack)}: one method owns the cache")
         yield replace(subject, new_cache=self._cache_factory(subject))
 
     def _cache_factory(self, subject: Subject) -> functools.partial[KVCache]:

@@ -11,9 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from harness.errors import Refused
 from harness.kinds.method import Artifact, Check, Method
-from harness.subjects.decode import AutoregressiveDecoder
 from harness.subjects.subject import KV_VIEWS, Subject
 
 
@@ -102,6 +100,7 @@ class SpeculativeMethod(Method):
     """A lossless decoder made of a drafter. A subclass overrides :meth:`drafter`."""
 
     changes: ClassVar[frozenset[str]] = frozenset({"generate"})
+    replaces: ClassVar[frozenset[str]] = frozenset({"decoder"})
 
     def drafter(self, subject: Subject, artifact: Artifact) -> Drafter:
         """The drafter for this subject."""
@@ -113,13 +112,7 @@ class SpeculativeMethod(Method):
         from harness.kinds.speculative.loop import SpeculativeDecoder
 
         subject.require(KV_VIEWS, self.card.id)
-        self.require_plain_decoder(subject)
         yield replace(subject, decoder=SpeculativeDecoder(self.drafter(subject, artifact)))
-
-    def require_plain_decoder(self, subject: Subject) -> None:
-        """Refuse a subject whose decoder another method has replaced."""
-        if not isinstance(subject.decoder, AutoregressiveDecoder):
-            raise Refused(f"{self.card.id} cannot follow {'+'.join(subject.stack)}: both replace the decoder")
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

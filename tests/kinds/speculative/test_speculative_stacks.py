@@ -47,12 +47,12 @@ def test_the_order_of_the_two_kinds_does_not_matter(tiny):
 @pytest.mark.parametrize(
     ("stack", "reason"),
     [
-        ("kv_streaming+kv_snapkv", "kv_snapkv cannot prune after kv_streaming"),
-        ("kv_full+kv_streaming", "kv_streaming cannot prune after kv_full"),
-        ("token_recycling+prompt_lookup", "prompt_lookup cannot follow token_recycling"),
+        ("kv_streaming+kv_snapkv", "kv_snapkv cannot follow kv_streaming: both replace the cache"),
+        ("kv_full+kv_streaming", "kv_streaming cannot follow kv_full: both replace the cache"),
+        ("token_recycling+prompt_lookup", "prompt_lookup cannot follow token_recycling: both replace the decoder"),
         ("prompt_lookup+ar", "ar cannot follow prompt_lookup"),
-        ("kv_streaming+token_recycling+kv_snapkv", "kv_snapkv cannot prune after kv_streaming.token_recycling"),
-        ("prompt_lookup+prompt_lookup", "prompt_lookup is in the stack prompt_lookup already"),
+        ("kv_streaming+token_recycling+kv_snapkv", "kv_snapkv cannot follow kv_streaming: both"),
+        ("prompt_lookup+prompt_lookup", "prompt_lookup cannot follow prompt_lookup: both"),
     ],
 )
 def test_two_owners_of_one_part_are_refused_in_one_line(tiny, stack, reason):

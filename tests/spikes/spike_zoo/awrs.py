@@ -16,9 +16,7 @@ import torch
 from pydantic import Field
 
 from harness.catalog import method
-from harness.errors import Refused
 from harness.kinds.method import Check, Method
-from harness.subjects.decode import AutoregressiveDecoder
 from harness.subjects.subject import KV_VIEWS, Subject
 from spike_zoo.smc import SmcDecoder
 
@@ -54,6 +52,7 @@ class Awrs(Method):
     """Samples continuations that are one of ``choices``."""
 
     changes = frozenset({"generate"})
+    replaces = frozenset({"decoder"})
     choices: tuple[str, ...] = Field((), description="allowed texts; none allows all")
     particles: int = Field(1, ge=1, description="weighted continuations a prompt")
     resample_below: float = Field(0.5, ge=0, le=1, description="resample when ESS falls below this share")
@@ -63,8 +62,6 @@ class Awrs(Method):
     def apply(self, subject: Subject, artifact=None) -> Iterator[Subject]:  # type: ignore[no-untyped-def]
         """The subject with a constrained decoder."""
         subject.require(KV_VIEWS, self.card.id)
-        if not isinstance(subject.decoder, AutoregressiveDecoder):
-            raise Refused(f"{self.card.id} cannot follow {'+'.join(subject.stack)}: both replace the decoder")
         rule = partial(recursive_step, max_rejects=self.max_rejects)
         decoder = SmcDecoder(self.choices, self.particles, self.resample_below, rule)
         yield replace(subject, decoder=decoder)

@@ -57,6 +57,7 @@ class Hnet(Method):
     """One stage of width ``width``, trained for ``steps`` updates."""
 
     trains = True
+    replaces = frozenset({"weights", "cache", "decoder", "tokenizer"})
     width: int = Field(32, ge=4, description="width of all blocks")
     target: float = Field(4.0, gt=1, description="bytes per chunk that the ratio loss aims at")
     alpha: float = Field(0.03, ge=0, description="weight of the ratio loss")
@@ -87,10 +88,6 @@ class Hnet(Method):
     @contextmanager
     def apply(self, subject: Subject, artifact=None) -> Iterator[Subject]:  # type: ignore[no-untyped-def]
         """A subject of another model, tokenizer, scorer and decoder."""
-        if subject.stack:
-            raise Refused(
-                f"{self.card.id} builds its own model, so it comes first, not after {'+'.join(subject.stack)}"
-            )
         model = self.build(0).to(subject.device).eval()
         model.load_state_dict(artifact["state"])
         yield Subject(

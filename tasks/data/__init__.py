@@ -1,0 +1,1 @@
+"""Shipped data of the tasks, each file with its licence."""

@@ -1,0 +1,107 @@
+"""Decode costs on a tiny model: the figures that are there, their counts, and what is refused."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from harness.catalog import parse_stack
+from harness.errors import Refused
+from harness.kinds.stack import applied
+from harness.measure import decode as decode_module
+from harness.measure.ceilings import Ceilings
+from harness.measure.decode import DecodeWork, measure_decode
+
+
+@pytest.fixture(autouse=True)
+def known_ceilings(monkeypatch):
+    """Ceilings as data: what they are is tested elsewhere."""
+    known = Ceilings("m", "cpu", 1, 1, 1e10, {"float32": 1e11}, {}, {}, {}, None, 0.0)
+    monkeypatch.setattr(decode_module, "ceilings", lambda device: known)
+
+
+def opened(text, subject):
+    methods = parse_stack(text).build()
+    return lambda: applied(methods, subject)
+
+
+WORK = DecodeWork(prompts=[[1, 2, 3] * 8, [4, 5, 6, 7] * 6, [9] * 24], warm_up=[[8, 8, 8]], new_tokens=10)
+
+
+def figures_of(result):
+    return {m.metric: m for m in result.measurements}
+
+
+def test_figures_of_a_speculative_method(tiny):
+    found = figures_of(measure_decode(opened("prompt_lookup", tiny), opened("ar", tiny), WORK, budget_s=60))
+    for name in ("speedup_total", "speedup_decode", "speedup_ttft", "speedup_cpu"):
+        assert found[name].low <= found[name].value <= found[name].high and found[name].n == 3
+    assert found["mean_accepted_tokens"].value >= 1
+    assert found["forwards_saved"].value == pytest.approx(1 - 1 / found["mean_accepted_tokens"].value, abs=0.15)
+    assert found["tokens_forwarded_per_token"].value >= 1
+    assert found["ttft_p50"].value > 0 and found["peak_memory_bytes"].value >= 0
+    assert "gap_p99" not in found
+    assert found["mfu_prefill"].value > 0
+
+
+def test_plain_decoding_has_an_mbu_and_saves_nothing(tiny):
+    found = figures_of(measure_decode(opened("ar", tiny), opened("ar", tiny), WORK, budget_s=60))
+    assert found["mbu_decode"].value > 0
+    assert found["forwards_saved"].value == 0
+    assert found["tokens_forwarded_per_token"].value == 1
+    assert found["kv_kept_fraction"].value == 1
+
+
+def test_counts_of_a_pruned_cache(tiny):
+    found = figures_of(
+        measure_decode(opened("kv_streaming@keep_ratio=0.5", tiny), opened("kv_full", tiny), WORK, budget_s=60)
+    )
+    seen = 24 + 9
+    assert found["kv_kept_fraction"].value == pytest.approx(12 / seen)
+    assert (
+        found["kv_bytes_held"].value
+        < figures_of(measure_decode(opened("kv_full", tiny), opened("kv_full", tiny), WORK, budget_s=60))[
+            "kv_bytes_held"
+        ].value
+    )
+
+
+def test_every_block_starts_from_the_state_after_the_warm_up(tiny):
+    work = replace(WORK, prompts=[[1, 2, 3] * 8] * 3)
+    result = measure_decode(opened("token_recycling@num_nodes=16", tiny), opened("ar", tiny), work, budget_s=60)
+    forwards = [s["value"] for s in result.samples if s["name"] == "forwards" and s["side"] == "candidate"]
+    # Equal prompts from equal states take equally many forwards: nothing was learnt from the blocks before.
+    assert len(forwards) == 6 and len(set(forwards)) == 1
+
+
+def test_raw_samples_hold_every_block(tiny):
+    result = measure_decode(opened("prompt_lookup", tiny), opened("ar", tiny), WORK, budget_s=60)
+    assert len(result.samples) == 3 * 4 * 5
+    assert {s["side"] for s in result.samples} == {"candidate", "baseline"}
+
+
+def test_a_side_that_ends_early_is_refused(tiny):
+    class Short:
+        def snapshot(self):
+            return None
+
+        def restore(self, state):
+            return None
+
+        def generate(self, subject, request):
+            return tiny.decoder.generate(subject, replace(request, max_new_tokens=4))
+
+    @contextmanager
+    def shortened():
+        yield replace(tiny, decoder=Short())
+
+    with pytest.raises(Refused, match="ended after 4"):
+        measure_decode(shortened, opened("ar", tiny), WORK, budget_s=60)
+
+
+def test_batches_are_units(tiny):
+    work = replace(WORK, prompts=WORK.prompts[:1] * 4, batch=2)
+    assert [len(b) for b in work.batches()] == [2, 2]
+    found = figures_of(measure_decode(opened("ar", tiny), opened("ar", tiny), work, budget_s=60))
+    assert found["speedup_total"].n == 2
+    assert "tokens_forwarded_per_token" not in found

@@ -1,0 +1,154 @@
+"""Leaderboards from made-up tables: joining, paired differences, ranking, the front, failures as rows, formats."""
+
+import csv
+import io
+import json
+
+import polars as pl
+import pytest
+
+from harness.records.leaderboard import Cell, _order, build_boards
+from harness.records.metrics import dictionary_page, metrics
+from harness.records.render import amount, as_data, cell_text, csv_text, footnotes, markdown, table_rows
+from harness.records.schema import (
+    AS_BASELINE,
+    FAILED,
+    OK,
+    MeasurementRow,
+    TrialRecord,
+    measurement_frame,
+    sample_frame,
+    trial_frame,
+)
+
+
+def record(method, kind, target, figures, status=OK, reason="", documents=(), suite="unit"):
+    trial = {
+        "trial_id": f"{method}-{kind}-{target}",
+        "kind": kind,
+        "method_kind": "pruning",
+        "method": method,
+        "baseline": "kv_full",
+        "model": "m",
+        "target": target,
+        "dtype": None,
+        "device": "cpu",
+        "options": {},
+        "threads": 1,
+        "seed": 0,
+        "suite": suite,
+        "reproduce": f"zoo run --method {method}",
+    }
+    rows = [MeasurementRow(metric=m, value=v, low=lo, high=hi, n=5, phase=p) for m, v, lo, hi, p in figures]
+    samples = [{"side": "document", "unit": i, "name": "acc", "value": float(v)} for i, v in enumerate(documents)]
+    return TrialRecord(trial=trial, status=status, reason=reason, measurements=rows, samples=samples)
+
+
+def tables(records):
+    frames = {"trials": trial_frame, "measurements": measurement_frame, "samples": sample_frame}
+    return {name: pl.concat([make(r) for r in records], how="diagonal_relaxed") for name, make in frames.items()}
+
+
+def speed(value, low, high, held):
+    return [("speedup_decode", value, low, high, ""), ("kv_bytes_held", held, None, None, "")]
+
+
+@pytest.fixture
+def records():
+    return [
+        record("kv_full", "quality", "t", [("acc", 0.75, 0.5, 1.0, "t")], documents=[1, 1, 1, 0]),
+        record("kv_full", "cost", "chat", speed(1.0, 0.98, 1.02, 2048.0)),
+        record("kv_streaming", "quality", "t", [("acc", 0.25, 0.0, 0.5, "t")], documents=[1, 0, 0, 0]),
+        record("kv_streaming", "cost", "chat", speed(1.5, 1.4, 1.6, 1024.0)),
+        record("kv_snapkv", "quality", "t", [], status=FAILED, reason="RuntimeError: boom"),
+        record("kv_snapkv", "cost", "chat", [], status=AS_BASELINE),
+    ]
+
+
+def test_a_row_joins_quality_and_cost(records):
+    (board,) = build_boards(tables(records))
+    row = next(r for r in board.rows if r.method == "kv_streaming")
+    assert set(row.cells) == {"t acc", "speedup_decode", "kv_bytes_held"}
+    assert board.columns == ["t acc", "speedup_decode", "kv_bytes_held"]
+    assert row.workload == "chat"
+
+
+def test_quality_carries_the_paired_difference(records):
+    (board,) = build_boards(tables(records))
+    cells = {r.method: r.cells.get("t acc") for r in board.rows}
+    assert cells["kv_streaming"].delta == pytest.approx(-0.5)
+    assert cells["kv_streaming"].delta_low < -0.5 < cells["kv_streaming"].delta_high
+    assert cells["kv_full"].delta is None
+
+
+def test_ranked_by_the_kinds_speed_and_failures_last(records):
+    (board,) = build_boards(tables(records))
+    assert [r.method for r in board.rows] == ["kv_streaming", "kv_full", "kv_snapkv"]
+    (by_memory,) = build_boards(tables(records), sort="kv_bytes_held")
+    assert [r.method for r in by_memory.rows] == ["kv_streaming", "kv_full", "kv_snapkv"]
+
+
+def test_a_failure_is_a_row_with_its_reason(records):
+    (board,) = build_boards(tables(records))
+    row = next(r for r in board.rows if r.method == "kv_snapkv")
+    assert row.status == FAILED
+    assert any("boom" in note for note in footnotes(board))
+    heads, rows = table_rows(board)
+    assert heads[-1] == "status" and rows[-1][-1] == FAILED
+
+
+def test_one_suite_only(records):
+    other = record("kv_random", "cost", "chat", speed(1, 1, 1, 1.0), suite="other")
+    assert len(build_boards(tables([*records, other]), suite="unit")[0].rows) == 3
+    assert build_boards(tables(records), suite="nothing") == []
+
+
+def test_the_front_beats_beyond_noise_only(records):
+    (board,) = build_boards(tables(records))
+    front = {r.method: r.on_front for r in board.rows}
+    # Faster and smaller, while the intervals of its accuracy touch the baseline's: nothing beats it, and it beats.
+    assert front == {"kv_streaming": True, "kv_full": False, "kv_snapkv": False}
+
+
+def test_order_of_cells_follows_the_direction_and_ignores_overlap():
+    a, b = Cell(2.0, 1.9, 2.1), Cell(1.0, 0.9, 1.1)
+    assert (_order(a, b, "higher"), _order(b, a, "higher"), _order(a, b, "lower")) == (1, -1, -1)
+    assert _order(Cell(1.05, 0.95, 1.2), b, "higher") == 0
+    assert _order(None, b, "higher") == -1
+
+
+def test_zero_is_a_bound_like_any_other():
+    assert _order(Cell(0.0, -0.1, 0.0), Cell(0.5, 0.4, 0.6), "higher") == -1
+
+
+def test_all_formats_hold_the_same_numbers(records):
+    boards = build_boards(tables(records))
+    data = json.loads(json.dumps(as_data(boards)))
+    assert data[0]["rows"][0]["cells"]["speedup_decode"]["value"] == 1.5
+    rows = list(csv.DictReader(io.StringIO(csv_text(boards))))
+    assert {float(r["value"]) for r in rows if r["column"] == "speedup_decode"} == {1.0, 1.5}
+    text = markdown(boards)
+    assert "1.5 [1.4, 1.6]" in text and "0.25 (-0.5 [" in text
+    assert all(line.count("|") == text.splitlines()[2].count("|") for line in text.splitlines()[3:6])
+
+
+def test_claims_are_named_as_the_papers(records):
+    (board,) = build_boards(tables(records))
+    assert any(note.startswith("kv_streaming, the paper's own: 22.2") for note in footnotes(board))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(1536, "byte", "1.5 KiB"), (12.345, "ms", "12.3 ms"), (0.5, "share", "0.5"), (123456, "token/s", "123,456")],
+)
+def test_amounts(value, unit, text):
+    assert amount(value, unit) == text
+
+
+def test_a_modelled_figure_says_so():
+    assert cell_text("energy_per_token_decode", Cell(0.5, source="model")) == "0.5 (model)"
+
+
+def test_the_dictionary_defines_what_it_names():
+    assert all(m.definition.endswith(".") and m.direction in ("higher", "lower", "none") for m in metrics().values())
+    assert all(f"| `{name}` |" in dictionary_page() for name in metrics())
