@@ -66,13 +66,13 @@ def chance_level(output_type: str, samples: Sequence[Mapping[str, Any]]) -> floa
 def verdict(figure: Figure, chance: float | None) -> str:
     """Where the model stands between chance and 1: ``floor``, ``low``, ``middle``, ``high`` or ``ceiling``.
 
-    ``middle`` is from a quarter to three quarters of the way. ``floor``: the interval reaches chance; ``ceiling``: it
-    reaches 95 % of the way. Without a chance level (bits per byte) there is neither, and the answer is ``open``.
+    ``middle`` is from a quarter to three quarters of the way. ``floor``: the interval reaches the first twentieth
+    of the way; ``ceiling``: it reaches the last. Without a chance level (bits per byte) it is ``open``.
     """
     if chance is None:
         return "open"
     value, low, high = ((float(figure[k]) - chance) / (1 - chance) for k in ("value", "low", "high"))  # type: ignore[arg-type]
-    if low <= 0:
+    if low <= 0.05:
         return "floor"
     if high >= 0.95:
         return "ceiling"
@@ -80,7 +80,7 @@ def verdict(figure: Figure, chance: float | None) -> str:
 
 
 def measure(subject: Any, task: str, limit: int | None = None) -> dict[str, Any]:
-    """One task's figures, chance level, verdict and CPU seconds."""
+    """One task's figures, chance level and CPU seconds."""
     from harness.evaluate.quality import EvalOptions, run_task
 
     began = time.process_time()
@@ -98,7 +98,6 @@ def measure(subject: Any, task: str, limit: int | None = None) -> dict[str, Any]
         "metric": main,
         "figures": figures,
         "chance": chance,
-        "verdict": verdict(figures[main], chance),
         "version": config["metadata"]["version"],
         "cpu_seconds": round(seconds, 1),
     }
@@ -121,10 +120,11 @@ def table(record: Mapping[str, Any]) -> str:
         other = next((k for k in ("choice_margin", "word_match", "doc_bits_per_byte") if k in row["figures"]), None)
         second = f"{other} {_cell(row['figures'][other])}" if other else ""
         chance = "" if row["chance"] is None else f"{row['chance']:.3f}"
-        inside = "no" if row["verdict"] in ("floor", "ceiling") else "yes"
         main = row["figures"][row["metric"]]
+        stands = verdict(main, row["chance"])
+        inside = "no" if stands in ("floor", "ceiling") else "yes"
         cells = [f"`{task}`", metadata["measures"], metadata.get("source", OWN_SOURCE), main["n"], row["metric"]]
-        cells += [chance, _cell(main), second, row["verdict"], inside, row["cpu_seconds"]]
+        cells += [chance, _cell(main), second, stands, inside, row["cpu_seconds"]]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     said = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
     how = f"Model `{record['model']}` in {record['dtype']}, no method, on {record['machine']}, "
@@ -174,7 +174,7 @@ def main() -> None:
         for task in options.tasks.split(",") if options.tasks else ours:
             record["tasks"][task] = measure(subject, task)
             kept.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            print(task, record["tasks"][task]["verdict"], record["tasks"][task]["figures"], flush=True)
+            print(task, record["tasks"][task]["figures"], flush=True)
     write_readme(record)
 
 

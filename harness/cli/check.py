@@ -28,10 +28,10 @@ def check(
     Exit code 1 where one does not hold. Results are remembered, and speed is not measured for a method that fails.
     """
     spec = MethodSpec.parse(method)
-    from harness.kinds.checking import check_model, check_subject
+    from harness.kinds.checking import CHECK_MODEL, check_subject
     from harness.subjects.load import load_subject
 
-    subject = load_subject(model or check_model(spec), device, dtype)
+    subject = load_subject(model or CHECK_MODEL, device, dtype)
     results = check_subject(spec, subject)
     held = sum(result.passed for result in results)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +95,11 @@ def run(
     if dry_run:
         _print_plan(plan, json_)
         return
-    summary = execute_plan(plan, results, _Progress(plan, json_), folder)
+    try:
+        summary = execute_plan(plan, results, _Progress(plan, json_), folder)
+    except KeyboardInterrupt:
+        print("finished trials are safe; `zoo run --resume` goes on", file=sys.stderr)
+        raise
     _conclude(summary, plan, results, json_)
 
 
@@ -186,8 +191,6 @@ class _Progress:
 
 def _conclude(summary: Summary, plan: Plan, results: Path, json_: bool) -> None:
     """Print the leaderboard of what the run covers and say where the records lie; fail if nothing was measured."""
-    import sys
-
     from harness.cli.leaderboard import show
     from harness.errors import EnvironmentFailed
 

@@ -113,11 +113,6 @@ def _store(path: Path, results: Sequence[CheckResult]) -> None:
     Path(work).replace(path)
 
 
-def check_model(spec: MethodSpec) -> str:
-    """The model a method is checked on when none is named: its class's ``check_model``, else the tiny random one."""
-    return str(getattr(spec.entry.load(), "check_model", CHECK_MODEL))
-
-
 def check_subject(spec: MethodSpec, subject: Subject) -> list[CheckResult]:
     """Run a method's checks now and remember the results."""
     results = run_checks(spec.build(), subject)
@@ -126,9 +121,9 @@ def check_subject(spec: MethodSpec, subject: Subject) -> list[CheckResult]:
 
 
 def check_cached(
-    spec: MethodSpec, model: str | None = None, device: str = "auto", dtype: str | None = None
+    spec: MethodSpec, model: str = CHECK_MODEL, device: str = "auto", dtype: str | None = None
 ) -> list[CheckResult]:
     """A method's checks on a model: remembered for these sources, model, type and device, else run now."""
-    subject = load_subject(model or check_model(spec), device, dtype)
+    subject = load_subject(model, device, dtype)
     held = _read(_cache_path(spec, subject))
     return held if held is not None else check_subject(spec, subject)

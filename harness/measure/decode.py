@@ -198,7 +198,7 @@ def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
 
 def raw_samples(run: PairRun) -> list[dict[str, Any]]:
     """Every block's raw values, so that each figure can be computed again."""
-    clocks = {
+    clocks: dict[str, Callable[[Block], float]] = {
         "total_s": _total_s,
         "ttft_s": _ttft,
         "decode_s": _decode_s,

@@ -117,7 +117,8 @@ class Group:
         except psutil.Error:
             return None
         if held > self.limits.memory_gb:
-            return OUT_OF_MEMORY, f"held {held:.1f} GB, above the limit of {self.limits.memory_gb:.1f} GB (--memory-limit)"
+            limit = f"the limit of {self.limits.memory_gb:.1f} GB (--memory-limit)"
+            return OUT_OF_MEMORY, f"held {held:.1f} GB, above {limit}"
         return None
 
     def _record_lost(self, trial: dict[str, Any] | None, status: str, reason: str, listen: Listener) -> None:

@@ -85,6 +85,6 @@ class Trial:
 
 
 @lru_cache(maxsize=1)
-def outcome_versions() -> dict[str, str]:
+def outcome_versions() -> dict[str, str | None]:
     """Versions of the packages whose change may change a result."""
     return {k: v for k, v in versions().items() if k in ("torch", "transformers", "lm_eval", "tokenizers")}

@@ -23,6 +23,9 @@ NAME = "zoo"
 GROUPED_QUERIES = 32
 """Up to so many query tokens the grouped matrix products are used; above, SDPA's tiling wins."""
 
+WIDENED_QUERIES = 8
+"""Up to so many query tokens a CPU is faster when it widens the states to float32 first, and the result is nearer."""
+
 
 @dataclass
 class ForwardStep:
@@ -133,7 +136,10 @@ def zoo_attention(
     else:
         mask = zoo_step.allowed(index, num_queries, query.device, sliding_window)
         if num_queries <= GROUPED_QUERIES or softcap is not None:
-            out = grouped_attention(query, key, value, mask, scale, softcap)
+            states = query, key, value
+            if num_queries <= WIDENED_QUERIES and query.device.type == "cpu":
+                states = query.float(), key.float(), value.float()
+            out = grouped_attention(*states, mask, scale, softcap).to(query.dtype)
         else:
             if mask is not None and mask.shape[1] > 1:
                 mask = mask.repeat_interleave(query.shape[1] // mask.shape[1], 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.subjects.attention import ForwardStep
 from harness.subjects.cache import KVCache
+from harness.subjects.single_row import row_kernels
 
 
 @dataclass
@@ -68,16 +69,17 @@ class Runner:
         if depth_T is not None:
             position_BT = position_BT[:, :1] + depth_T[None]
         cache.append_slots(valid_BT, position_BT)
-        out = self.model(
-            input_ids=ids_BT,
-            # A mask of four dimensions is passed on untouched: the library builds none, ours is made from the cache.
-            attention_mask=self._dummy_mask,
-            position_ids=position_BT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=logits_to_keep,
-            zoo_step=ForwardStep(cache, block_TT, valid_BT, depth_T),
-        )
+        with row_kernels(ids_BT.numel(), self.model.dtype, self.device):
+            out = self.model(
+                input_ids=ids_BT,
+                # A mask of four dimensions is passed on untouched: the library builds none, ours is made from the cache.
+                attention_mask=self._dummy_mask,
+                position_ids=position_BT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=logits_to_keep,
+                zoo_step=ForwardStep(cache, block_TT, valid_BT, depth_T),
+            )
         self.counts.forwards += 1
         self.counts.tokens += ids_BT.numel() if valid_BT is None else int(valid_BT.sum())
         return out.logits  # type: ignore[no-any-return]

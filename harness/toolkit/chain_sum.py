@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import UsageError
 from harness.subjects.chain_sum_text import (
     GAP,
     TraceStyle,
@@ -45,14 +46,20 @@ class ChainSum:
 
 
 def documents(n: int = 200, seed: int = 0, operands: int = 4, **_other: Any) -> dict[str, Any]:
-    """The test split for lm-eval: ``n`` held-out problems with ``question`` and ``answer``.
+    """The test split for lm-eval: ``n`` different held-out problems with ``question`` and ``answer``.
 
-    lm-eval hands a task's whole metadata over; what is not named here is not ours.
+    lm-eval hands a task's whole metadata over; what is not named here is not ours. Raises :class:`UsageError` where
+    there are too few problems of so many operands.
     """
     from datasets import Dataset
 
+    if n > 10**operands // 8:
+        raise UsageError(f"there are too few held-out sums of {operands} digits for n={n}; lower n or raise operands")
+
     rng = random.Random(seed)
     task = ChainSum(operands=operands, held_out=True)
-    problems = [task.draw(rng) for _ in range(n)]
+    problems: dict[Operands, None] = {}
+    while len(problems) < n:
+        problems[task.draw(rng)] = None
     rows = [{"question": task.prompt(p), "answer": str(answer_digit(p))} for p in problems]
     return {"test": Dataset.from_list(rows)}

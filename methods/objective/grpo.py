@@ -1,7 +1,8 @@
 """GRPO: a response's reward against its group, clipped ratios, mean over responses of their token means.
 
 A_i = (R_i - mean_g) / (std_g + eps) with the unbiased deviation;
-l_it = -min(r A_i, clip(r, 1 - clip_low, 1 + clip_high) A_i); loss = (1/N) sum_i (1/n_i) sum_t l_it. With ``aggregation`` "token" it is the mean over all tokens instead.
+l_it = -min(r A_i, clip(r, 1 - clip_low, 1 + clip_high) A_i); loss = (1/N) sum_i (1/n_i) sum_t l_it.
+With ``aggregation`` "token" the loss is the mean over all tokens instead.
 """
 
 from typing import Literal

@@ -4,6 +4,7 @@ Text is cut into words by a regular expression, and merges stay within a word. T
 that the model has too keep their rows, the others get the mean of their old parts.
 """
 
+import hashlib
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -51,7 +52,9 @@ class Bpe(TokenizerMethod):
 
     def make(self, tokenizer, artifact):  # type: ignore[no-untyped-def]
         """The trained tokenizer with the subject's special tokens."""
-        return bpe_tokenizer(artifact, Specials.of(tokenizer), f"bpe-{self.vocab_size}-{self.pattern}")
+        # Requests are cached under the name, so tokenizers that differ must differ in it.
+        content = hashlib.sha256(artifact.encode()).hexdigest()[:8]
+        return bpe_tokenizer(artifact, Specials.of(tokenizer), f"bpe-{self.vocab_size}-{content}")
 
     def train_workload(self, texts) -> Workload:  # type: ignore[no-untyped-def]
         """Training to a small vocabulary, beside the same written plainly in Python; both return the merges."""
