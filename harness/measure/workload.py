@@ -12,6 +12,7 @@ import torch
 from harness.errors import CheckFailed
 from harness.kinds.kernel import result_error
 from harness.kinds.method import Measurement, Workload
+from harness.measure.memory import peak_memory
 from harness.measure.pairs import PairRun, Side, run_pairs
 from harness.stats.intervals import quantile
 from harness.subjects.decode import synchronize
@@ -49,8 +50,11 @@ def measure_workload(
         if not error <= workload.max_error:
             raise CheckFailed(f"workload {workload.name}: error {error:.2e} exceeds its bound {workload.max_error:.0e}")
         found.append(Measurement("error_rms", error, phase=workload.name, n=1, source="count"))
-    for call in (candidate, other):
-        call()
+    with peak_memory(device) as peak:
+        candidate()
+    added = peak.device_added if peak.device_added is not None else peak.rss_added
+    found.append(Measurement("peak_memory_bytes", float(added), phase=workload.name, n=1, source="clock"))
+    other()
     run = run_pairs(_side(candidate, device), _side(other, device), range(CALLS), budget_s)
     found += _figures(workload, run, paired=other is not candidate)
     samples = [

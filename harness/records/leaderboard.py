@@ -37,6 +37,7 @@ GENERATION_COLUMNS = (
     "mfu_prefill",
     "mbu_decode",
     "energy_per_token_decode",
+    "energy_per_trained_token",
 )
 QUALITY_METRICS = ("acc", "acc_norm", "exact_match", "choice_margin", "bits_per_byte")
 

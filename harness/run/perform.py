@@ -184,7 +184,7 @@ def perform_cost(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
     )
     result = measure_decode(bench.opened(stack), bench.opened(stack.baseline), decode, trial["options"]["budget_s"])
     if trial["options"]["energy"]:
-        from harness.measure.decode_energy import decode_energy
+        from harness.measure.energy_windows import decode_energy
 
         result.measurements += decode_energy(bench.opened(stack), decode, trial["options"]["energy"]["window_s"])
     return result.measurements, result.samples, result.cpu_share
@@ -213,6 +213,11 @@ def perform_workload(bench: Bench, trial: dict[str, Any], work: Path) -> Figures
         figures += measured[0]
         samples += measured[1]
         shares.append(measured[2])
+        if trial["options"]["energy"] and stack.kind == "objective":
+            from harness.measure.energy_windows import training_energy
+
+            window_s, tokens = trial["options"]["energy"]["window_s"], workload.units["tokens"]
+            figures += training_energy(workload.make(), tokens, str(bench.subject.device), window_s)
     if not figures:
         raise AsBaseline(f"{stack} has no workloads")
     return figures, samples, min(shares)

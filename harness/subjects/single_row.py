@@ -16,7 +16,7 @@ import torch
 @lru_cache(maxsize=1)
 def vector_kernel_is_faster() -> bool:
     """Whether this CPU has the instructions torch's vector kernel is written for."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16")) and torch.backends.mkldnn.is_available()
 
 

@@ -1,4 +1,4 @@
-"""Energy of prefill and decode, in windows of their own so that the meter disturbs no timed block."""
+"""Energy of prefill, decode and training, in windows of their own so that the meter disturbs no timed block."""
 
 from __future__ import annotations
 
@@ -38,11 +38,19 @@ def decode_energy(
     return [figure for figure in found if figure is not None]
 
 
+def training_energy(update: Callable[[], object], tokens: float, device: str, window_s: float) -> list[Measurement]:
+    """Joules a trained token, from a window of repeated updates of ``tokens`` tokens each."""
+    with EnergyMeter(device) as meter:
+        reading, updates = _window(meter, "train", update, window_s)
+    figure = _figure("energy_per_trained_token", reading, reading.gross_j, updates * tokens)
+    return [] if figure is None else [figure]
+
+
 def _generate(subject: Subject, work: DecodeWork) -> None:
     subject.generate(work.request(work.batches()[0]))
 
 
-def _window(meter: EnergyMeter, phase: str, once: Callable[[], None], window_s: float) -> tuple[EnergyReading, int]:
+def _window(meter: EnergyMeter, phase: str, once: Callable[[], object], window_s: float) -> tuple[EnergyReading, int]:
     """Repeat until the window is long enough; returns its reading and the number of repeats."""
     repeats = 0
     with meter.window(phase) as window:
@@ -58,9 +66,8 @@ def _less(whole: float | None, part: float | None, times: float) -> float | None
     return None if whole is None or part is None else whole - part * times
 
 
-def _figure(name: str, reading: EnergyReading, joules: float | None, tokens: int) -> Measurement | None:
+def _figure(name: str, reading: EnergyReading, joules: float | None, tokens: float) -> Measurement | None:
     """Joules a token with the reading's source; None where there is no figure, or rounding made it negative."""
     if joules is None or joules <= 0:
         return None
-    phase = "prefill" if name.endswith("prefill") else "decode"
-    return Measurement(name, joules / tokens, n=tokens, phase=phase, source=reading.source)
+    return Measurement(name, joules / tokens, n=int(tokens), phase=reading.phase, source=reading.source)
