@@ -26,7 +26,7 @@ def verify(
     Exact for any drafter, greedy and sampled, since every emitted token is drawn from the target's own law.
     ``history`` ends with the root. Returns the accepted nodes (root first) and the token that follows them.
     """
-    picks = logits_NV.argmax(-1).tolist() if sampler.greedy and not sampler.chain else None
+    picks = logits_NV.float().argmax(-1).tolist() if sampler.greedy and not sampler.chain else None
     path, grown = [0], list(history)
     while True:
         node = path[-1]
