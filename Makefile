@@ -29,7 +29,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 unit: $(INSTALLED)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term -m "not slow" --timeout=300
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term --timeout=300
 
 slow: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow

@@ -13,7 +13,7 @@ from harness.kinds.method import Measurement
 from harness.measure import roofline
 from harness.measure.ceilings import ceilings
 from harness.measure.memory import peak_memory
-from harness.measure.pairs import Block, PairRun, Side, run_pairs
+from harness.measure.pairs import ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs
 from harness.stats.intervals import Estimate, quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
@@ -74,10 +74,14 @@ def _of_full_length(rows: list[Generation], new_tokens: int) -> list[Generation]
     return rows
 
 
-def measure_decode(candidate: Opened, baseline: Opened, work: DecodeWork, budget_s: float) -> DecodeResult:
-    """Run the pairs and read every figure of the decode phase from them."""
-    sides = make_side(candidate, work), make_side(baseline, work)
-    run = run_pairs(*sides, units=range(len(work.batches())), budget_s=budget_s)
+def measure_decode(candidate: Opened, baseline: Opened | None, work: DecodeWork, budget_s: float) -> DecodeResult:
+    """Run the pairs and read every figure of the decode phase from them.
+
+    Without a ``baseline`` the candidate is its own: its ratio to itself shows what this machine's noise makes of 1.
+    """
+    side = make_side(candidate, work)
+    other, order = (side, SELF_ORDER) if baseline is None else (make_side(baseline, work), ORDER)
+    run = run_pairs(side, other, range(len(work.batches())), budget_s, order=order)
     result = DecodeResult(cpu_share=run.cpu_share)
     result.measurements += [*speedups(run), *latencies(run.of("candidate")), *counts(run)]
     result.measurements += [*memory(candidate, work), *utilisation(candidate, run)]
@@ -86,15 +90,17 @@ def measure_decode(candidate: Opened, baseline: Opened, work: DecodeWork, budget
 
 
 def _ttft(block: Block) -> float:
-    return float(block.result[0].ttft_s)
+    """Mean time to the first token over the rows of a batch."""
+    return sum(float(row.ttft_s) for row in block.result) / len(block.result)
 
 
 def _decode_s(block: Block) -> float:
-    stamps = block.result[0].stamps_s
-    return float(stamps[-1] - stamps[0])
+    """From the batch's first token to its last."""
+    return _total_s(block) - min(float(row.ttft_s) for row in block.result)
 
 
 def _total_s(block: Block) -> float:
+    """From the request to the last token of the slowest row."""
     return max(float(row.stamps_s[-1]) for row in block.result)
 
 
@@ -155,8 +161,7 @@ def counts(run: PairRun) -> list[Measurement]:
         "forwards_saved": 1 - sum(r.counts["forwards"] for r in rows) / sum(r.counts["forwards"] for r in base),
         **cache,
     }
-    if len(run.blocks[0].result) == 1:
-        found["tokens_forwarded_per_token"] = forwarded / after
+    found["tokens_forwarded_per_token"] = forwarded / after
     return [Measurement(name, value, n=n, source="count") for name, value in found.items()]
 
 
@@ -191,7 +196,7 @@ def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
     found = [Measurement("mfu_prefill", roofline.mfu(flops, _ttft(fastest), limits.flops(dtype)), source="clock")]
     row = min((r for b in blocks for r in b.result), key=lambda r: r.tpot_s)
     if max(row.steps) == 1:
-        moved = roofline.forward_bytes(shape, 1, batch=batch, kv_bytes=row.counts["kv_bytes_held"])
+        moved = roofline.forward_bytes(shape, 1, batch=batch, kv_bytes=batch * row.counts["kv_bytes_held"])
         found.append(Measurement("mbu_decode", roofline.mbu(moved, row.tpot_s, limits.bandwidth), source="clock"))
     return [m for m in found if m.value == m.value]
 
@@ -203,7 +208,7 @@ def raw_samples(run: PairRun) -> list[dict[str, Any]]:
         "ttft_s": _ttft,
         "decode_s": _decode_s,
         "cpu_s": lambda block: block.cpu_s,
-        "forwards": lambda block: float(block.result[0].counts["forwards"]),
+        "forwards": lambda block: sum(float(row.counts["forwards"]) for row in block.result),
     }
     return [
         {"side": block.side, "unit": block.unit, "name": name, "value": clock(block)}

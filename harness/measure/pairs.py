@@ -18,6 +18,8 @@ from harness.stats.intervals import Estimate, ratio_interval
 Side = Callable[[int], AbstractContextManager[Callable[[], Any]]]
 """Given a unit's number, a context that yields the call to be timed; entering and leaving are not timed."""
 ORDER = ("candidate", "baseline", "baseline", "candidate")
+SELF_ORDER = ("candidate", "baseline")
+"""A side that is paired with itself needs half the visits."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ def run_pairs(
     units: Sequence[int],
     budget_s: float = float("inf"),
     at_least: int = 3,
+    order: Sequence[str] = ORDER,
 ) -> PairRun:
-    """Time both sides on each unit in A B B A order; stop early, on a whole unit, when the budget is spent."""
+    """Time both sides on each unit in the given order; stop early, on a whole unit, when the budget is spent."""
     sides = {"candidate": candidate, "baseline": baseline}
     run = PairRun()
     started = time.perf_counter()
     for done, unit in enumerate(units):
         if done >= at_least and time.perf_counter() - started > budget_s:
             break
-        run.blocks += [timed(sides[name], name, unit) for name in ORDER]
+        run.blocks += [timed(sides[name], name, unit) for name in order]
     return run

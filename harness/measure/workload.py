@@ -13,7 +13,7 @@ from harness.errors import CheckFailed
 from harness.kinds.kernel import result_error
 from harness.kinds.method import Measurement, Workload
 from harness.measure.memory import peak_memory
-from harness.measure.pairs import PairRun, Side, run_pairs
+from harness.measure.pairs import ORDER, SELF_ORDER, PairRun, Side, run_pairs
 from harness.stats.intervals import quantile
 from harness.subjects.decode import synchronize
 
@@ -55,7 +55,8 @@ def measure_workload(
     added = peak.device_added if peak.device_added is not None else peak.rss_added
     found.append(Measurement("peak_memory_bytes", float(added), phase=workload.name, n=1, source="clock"))
     other()
-    run = run_pairs(_side(candidate, device), _side(other, device), range(CALLS), budget_s)
+    order = SELF_ORDER if other is candidate else ORDER
+    run = run_pairs(_side(candidate, device), _side(other, device), range(CALLS), budget_s, order=order)
     found += _figures(workload, run, paired=other is not candidate)
     samples = [
         {"side": b.side, "unit": b.unit, "name": f"{workload.name}.wall_s", "value": b.wall_s} for b in run.blocks

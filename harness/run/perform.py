@@ -182,7 +182,8 @@ def perform_cost(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
         new_tokens=spec["new_tokens"],
         batch=spec["batch"],
     )
-    result = measure_decode(bench.opened(stack), bench.opened(stack.baseline), decode, trial["options"]["budget_s"])
+    baseline = None if _is_own_baseline(stack) else bench.opened(stack.baseline)
+    result = measure_decode(bench.opened(stack), baseline, decode, trial["options"]["budget_s"])
     if trial["options"]["energy"]:
         from harness.measure.energy_windows import decode_energy
 

@@ -72,14 +72,15 @@ class StopRule:
 
 
 def finish_counts(row: Generation, runner: Runner) -> None:
-    """Copy the noise-free counts of a run into a row."""
+    """Copy a run's noise-free counts into a row; rows of one batch share its forwards and bytes evenly."""
     cache = runner.cache
+    rows = len(cache.seen_B) if cache.seen_B is not None else 1
     seen = float(cache.seen_B.float().mean()) if cache.seen_B is not None else 0.0
     row.counts |= {
-        "forwards": runner.counts.forwards,
-        "tokens_forwarded": runner.counts.tokens,
-        "kv_bytes_held": cache.held_bytes(),
-        "kv_bytes_allocated": cache.allocated_bytes(),
+        "forwards": runner.counts.forwards / rows,
+        "tokens_forwarded": runner.counts.tokens / rows,
+        "kv_bytes_held": cache.held_bytes() / rows,
+        "kv_bytes_allocated": cache.allocated_bytes() / rows,
         "kv_kept_fraction": cache.kept_slots() / seen if seen else 1.0,
     }
 

@@ -72,7 +72,7 @@ class Runner:
         with row_kernels(ids_BT.numel(), self.model.dtype, self.device):
             out = self.model(
                 input_ids=ids_BT,
-                # A mask of four dimensions is passed on untouched: the library builds none, ours is made from the cache.
+                # A mask of four dimensions is passed on untouched; ours is made from the cache.
                 attention_mask=self._dummy_mask,
                 position_ids=position_BT,
                 past_key_values=cache,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.errors import Refused
+from harness.errors import Refused, UsageError
 from harness.subjects.cache import KVCache
 from harness.subjects.requests import GenerateRequest, Generation, Score, ScoreRequest
 from harness.subjects.tokenizer import Tokenizer
@@ -96,5 +96,10 @@ class Subject:
     def generate(self, request: GenerateRequest) -> list[Generation]:
         """Continue prompts; every token is stamped."""
         self.require(GENERATE, "generation")
+        longest = max(len(prompt) for prompt in request.prompts) + request.max_new_tokens
+        if longest > self.max_length:
+            raise UsageError(
+                f"{longest} tokens (prompt and new) exceed the context of {self.max_length} of {self.name}"
+            )
         with torch.inference_mode():
             return self.decoder.generate(self, request)

@@ -7,7 +7,7 @@ prompt.
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from harness.catalog import method
@@ -43,6 +43,13 @@ class KvSnapKV(PruningMethod):
     keep_ratio: float = Field(0.5, gt=0, le=1, description="part of the prompt's tokens kept")
     window: int = Field(32, ge=1, description="last queries that vote; always kept")
     kernel: int = Field(5, ge=1, description="odd width of the average pooling over slots")
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that the pooling is centred")
+        return value
 
     def scores(self, view: LayerView) -> Tensor:
         """Pooled votes ``[B, G, N]``; the window lies above all, latest first."""

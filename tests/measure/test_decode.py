@@ -102,6 +102,15 @@ def test_a_side_that_ends_early_is_refused(tiny):
 def test_batches_are_units(tiny):
     work = replace(WORK, prompts=WORK.prompts[:1] * 4, batch=2)
     assert [len(b) for b in work.batches()] == [2, 2]
-    found = figures_of(measure_decode(opened("ar", tiny), opened("ar", tiny), work, budget_s=60))
+    found = figures_of(measure_decode(opened("prompt_lookup", tiny), opened("ar", tiny), work, budget_s=60))
     assert found["speedup_total"].n == 2
-    assert "tokens_forwarded_per_token" not in found
+    one = figures_of(measure_decode(opened("ar", tiny), None, work, budget_s=60))
+    assert one["tokens_forwarded_per_token"].value == 1 and one["forwards_saved"].value == 0
+    alone = figures_of(measure_decode(opened("ar", tiny), None, replace(work, batch=1), budget_s=60))
+    assert one["kv_bytes_held"].value == alone["kv_bytes_held"].value
+
+
+def test_a_side_paired_with_itself_needs_half_the_visits(tiny):
+    result = measure_decode(opened("ar", tiny), None, WORK, budget_s=60)
+    assert len(result.samples) == 3 * 2 * 5
+    assert figures_of(result)["speedup_total"].low <= 1.5
