@@ -65,8 +65,11 @@ def induct(n: int, seed: int, words: int, **_: Any) -> dict[str, Any]:
     return _dataset(f"induct{words}", n, seed, make)
 
 
-def kvc(n: int, seed: int, pairs: int, shots: int = 2, **_: Any) -> dict[str, Any]:
-    """A table of ``key: color`` lines, some of them repeated below it, then a key: which color?"""
+def kvc(n: int, seed: int, pairs: int, shots: int = 2, hidden: bool = False, **_: Any) -> dict[str, Any]:
+    """A table of ``key: color`` lines, some of them repeated below it, then a key: which color?
+
+    ``hidden``: the key is part of the continuation, so a cache is pruned before it is seen.
+    """
 
     def make(rng: random.Random, index: int) -> Row:
         keys = rng.sample(COMMON, pairs)
@@ -76,9 +79,11 @@ def kvc(n: int, seed: int, pairs: int, shots: int = 2, **_: Any) -> dict[str, An
             values[at] = rng.choice([c for c in COLORS if c != values[at]])
         lines = [f"{k}: {v}" for k, v in zip(keys, values, strict=True)]
         shown = rng.sample([line for i, line in enumerate(lines) if i != at], shots)
-        context = "\n".join([*lines, "", *shown, f"{keys[at]}:"])
-        others = [f" {c}" for c in sorted(set(values) - {values[at]})]
-        return choice_row(rng, context, f" {values[at]}", others, depth=at / pairs)
+        context, question = "\n".join([*lines, "", *shown]), f"\n{keys[at]}:"
+        if not hidden:
+            context, question = context + question, ""
+        others = [f"{question} {c}" for c in sorted(set(values) - {values[at]})]
+        return choice_row(rng, context, f"{question} {values[at]}", others, depth=at / pairs)
 
     return _dataset(f"kvc{pairs}", n, seed, make)
 
