@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
 
+@pytest.mark.slow  # a minute on a busy machine; tests/test_api.py covers the verbs by default
 def test_the_blocks_of_the_python_page_run(tmp_path, docs_cache):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(encoding="utf-8"), re.S)
     assert len(blocks) >= 7
