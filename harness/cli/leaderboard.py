@@ -70,11 +70,30 @@ def show(
 
 
 def _print_board(board: Board) -> None:
-    from harness.cli.output import print_table, print_text
+    from harness.cli.output import console, print_table, print_text
     from harness.records.render import footnotes, heading, table_rows
 
+    left_out = _fit(board, console().width)
     heads, rows = table_rows(board)
     machines = ", ".join(sorted({r.machine for r in board.rows if r.machine}))
     print_table(heads, rows, f"{board.kind}, ranked by {heading(board.sorted_by)} (machine {machines})")
     for note in footnotes(board):
         print_text(f"  {note}")
+    if left_out:
+        print_text(f"  left out for want of width: {', '.join(left_out)} (--format markdown shows all)")
+
+
+def _fit(board: Board, width: int) -> list[str]:
+    """Leave columns out, the last first, until the table fits the terminal; the column it is ranked by stays."""
+    from harness.records.render import heading, table_rows
+
+    left_out: list[str] = []
+    while len(board.columns) > 2:
+        heads, rows = table_rows(board)
+        needed = sum(max(map(len, column)) + 3 for column in zip(heads, *rows, strict=True))
+        if needed <= width:
+            break
+        last = next(name for name in reversed(board.columns) if name != board.sorted_by)
+        board.columns.remove(last)
+        left_out.insert(0, heading(last))
+    return left_out

@@ -178,8 +178,8 @@ def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
         request = work.request(work.batches()[0])
         with peak_memory(subject.device) as peak:
             subject.generate(request)
-    added = peak.device_added if peak.device_added is not None else peak.rss_added
-    return [Measurement("peak_memory_bytes", float(added), n=1, source="count" if peak.device_added else "clock")]
+    held = peak.rss_peak if peak.device_peak is None else peak.device_peak
+    return [Measurement("peak_memory_bytes", float(held), n=1, source="count")]
 
 
 def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("token-zoo", "torch", "transformers", "tokenizers", "lm_eval", "codecarbon", "polars")
+PRIVATE = ("_TOKEN", "_KEY", "_SECRET", "_CACHE", "_PATH")
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 
 
@@ -52,10 +53,10 @@ def _git(path: Path, *words: str) -> str:
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that can change a figure: threads, devices, offline mode and all ``ZOO_*`` but secrets."""
+    """The variables that can change a figure: threads, devices, offline mode and ``ZOO_*``, less places and secrets."""
     source = os.environ if variables is None else variables
     return {
         name: value
         for name, value in sorted(source.items())
-        if name in VARIABLES or (name.startswith("ZOO_") and not name.endswith(("_TOKEN", "_KEY", "_SECRET")))
+        if name in VARIABLES or (name.startswith("ZOO_") and not name.endswith(PRIVATE))
     }

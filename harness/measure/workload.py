@@ -52,8 +52,8 @@ def measure_workload(
         found.append(Measurement("error_rms", error, phase=workload.name, n=1, source="count"))
     with peak_memory(device) as peak:
         candidate()
-    added = peak.device_added if peak.device_added is not None else peak.rss_added
-    found.append(Measurement("peak_memory_bytes", float(added), phase=workload.name, n=1, source="clock"))
+    held = peak.rss_peak if peak.device_peak is None else peak.device_peak
+    found.append(Measurement("peak_memory_bytes", float(held), phase=workload.name, n=1, source="count"))
     other()
     order = SELF_ORDER if other is candidate else ORDER
     run = run_pairs(_side(candidate, device), _side(other, device), range(CALLS), budget_s, order=order)

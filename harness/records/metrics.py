@@ -33,7 +33,10 @@ def metric(name: str) -> Metric:
 
 def dictionary_page() -> str:
     """The dictionary as Markdown."""
-    rows = [f"| `{m.name}` | {m.unit} | {m.direction} | {m.definition} |" for m in metrics().values()]
+    rows = [
+        f"| `{m.name}` | {m.unit} | {m.direction} | {m.definition.replace('|', chr(92) + '|')} |"
+        for m in metrics().values()
+    ]
     head = "# Metrics\n\nMade from `harness/records/metrics.yaml`.\n\n"
     head += "| metric | unit | better | definition |\n|---|---|---|---|\n"
     return head + "\n".join(rows) + "\n"

@@ -24,7 +24,7 @@ from harness.kinds.pruning import LayerView, PruningMethod, window_attention
     identity={"keep_ratio": 1.0},
     claims=[
         {
-            "metric": "decode_speedup",
+            "metric": "speedup_decode",
             "value": 3.6,
             "against": "full cache",
             "on": "inputs of 16K tokens (abstract)",

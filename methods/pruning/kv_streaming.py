@@ -22,7 +22,7 @@ from harness.kinds.pruning import LayerView, PruningMethod
     identity={"keep_ratio": 1.0},
     claims=[
         {
-            "metric": "decode_speedup",
+            "metric": "speedup_decode",
             "value": 22.2,
             "against": "sliding window with recomputation",
             "on": "up to 4 million tokens, Llama-2 (abstract: 'up to 22.2x')",

@@ -56,7 +56,7 @@ class NgramIndex:
     baseline="ar",
     claims=[
         {
-            "metric": "decode_speedup",
+            "metric": "speedup_total",
             "value": 1.64,
             "against": "autoregressive decoding",
             "on": "Spec-Bench, Vicuna-7B, RTX 3090, by the authors of Spec-Bench",

@@ -91,7 +91,7 @@ class SuccessorMatrix:
     baseline="ar",
     claims=[
         {
-            "metric": "decode_speedup",
+            "metric": "speedup_total",
             "value": 2.09,
             "against": "autoregressive decoding",
             "on": "Spec-Bench, Vicuna-7B, A100 (repository)",

@@ -52,8 +52,13 @@ def test_git_state_outside_a_checkout_or_without_git(tmp_path: Path, monkeypatch
 
 
 def test_environment_keeps_what_decides_and_no_secret() -> None:
-    given = {"ZOO_CACHE": "c", "OMP_NUM_THREADS": "2", "HOME": "h", "ZOO_HUB_TOKEN": "t", "CUDA_VISIBLE_DEVICES": "0"}
-    assert environment(given) == {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "2", "ZOO_CACHE": "c"}
+    given = {"ZOO_CACHE": "c", "ZOO_COUNTRY": "DEU"} | {
+        "OMP_NUM_THREADS": "2",
+        "HOME": "h",
+        "ZOO_HUB_TOKEN": "t",
+        "CUDA_VISIBLE_DEVICES": "0",
+    }
+    assert environment(given) == {"CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "2", "ZOO_COUNTRY": "DEU"}
 
 
 def test_importing_it_brings_no_torch() -> None:
