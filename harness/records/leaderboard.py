@@ -151,6 +151,8 @@ def _spread(
             if quality and figure["metric"] not in QUALITY_METRICS:
                 continue
             name = f"{figure['phase']} {figure['metric']}" if quality else figure["metric"]
+            if not quality and name in row.cells:
+                continue  # a workload's own figure, from pairs, is the better one
             row.cells[name] = _cell(figure, differences.get((trial["trial_id"], figure["metric"])))
 
 

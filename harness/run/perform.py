@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,8 @@ def perform_workload(bench: Bench, trial: dict[str, Any], work: Path) -> Figures
             from harness.measure.energy_windows import training_energy
 
             window_s, tokens = trial["options"]["energy"]["window_s"], workload.units["tokens"]
-            figures += training_energy(workload.make(), tokens, str(bench.subject.device), window_s)
+            energy = training_energy(workload.make(), tokens, str(bench.subject.device), window_s)
+            figures += [replace(figure, phase=workload.name) for figure in energy]
     if not figures:
         raise AsBaseline(f"{stack} has no workloads")
     return figures, samples, min(shares)

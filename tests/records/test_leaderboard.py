@@ -88,6 +88,15 @@ def test_ranked_by_the_kinds_speed_and_failures_last(records):
     assert [r.method for r in by_memory.rows] == ["kv_streaming", "kv_full", "kv_snapkv"]
 
 
+def test_a_probe_does_not_replace_a_workloads_own_figure(records):
+    probe = record(
+        "kv_streaming", "probe", "all", [("speedup_decode", 9.0, None, None, ""), ("mfu_prefill", 0.5, None, None, "")]
+    )
+    (board,) = build_boards(tables([*records, probe]))
+    row = next(r for r in board.rows if r.method == "kv_streaming")
+    assert row.cells["speedup_decode"].value == 1.5 and row.cells["mfu_prefill"].value == 0.5
+
+
 def test_a_failure_is_a_row_with_its_reason(records):
     (board,) = build_boards(tables(records))
     row = next(r for r in board.rows if r.method == "kv_snapkv")
