@@ -19,7 +19,7 @@ from harness.subjects.embedded import obtain_smollm2
 from tasks import include_path
 
 BIN = Path(sys.executable).parent
-LIMIT, TASK, BATCH = 60, "zoo_passkey_blind", 8
+LIMIT, TASK, BATCH = 100, "zoo_nll_text", 8
 SIX = ("kv_full", "kv_snapkv", "kv_snapkv@keep_ratio=0.75", "kv_snapkv@keep_ratio=0.9", "kv_snapkv@window=16", "ar")
 
 

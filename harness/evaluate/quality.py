@@ -74,6 +74,15 @@ def task_manager(include_path: Sequence[str] = (), tasks: Sequence[str] = ()) ->
     return manager
 
 
+@lru_cache(maxsize=1)
+def describe_environment_once() -> None:
+    """Let torch's description of the environment, which lm-eval asks for and which runs pip, be made once a process."""
+    from torch.utils import collect_env
+
+    described = collect_env.get_pretty_env_info()  # type: ignore[no-untyped-call]
+    collect_env.get_pretty_env_info = lambda: described
+
+
 @lru_cache(maxsize=32)
 def load_task(task: str, options: EvalOptions) -> tuple[tuple[Any, ...], frozenset[str]]:
     """lm-eval's objects of a task or group, and what they ask of a subject (``score``, ``generate``).
@@ -103,6 +112,7 @@ def run_task(subject: Subject, task: str, options: EvalOptions, output: Path | N
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
+    describe_environment_once()
     objects, _ = load_task(task, options)
     tracker = EvaluationTracker(output_path=str(output)) if output else None
     lm = ZooLM(subject=subject, batch_size=options.batch_size, seed=options.seed)
