@@ -6,10 +6,12 @@ interval, tokens per second, the MBU of a decode step, and the share of a step t
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -20,6 +22,7 @@ from harness.measure.pairs import Block, run_pairs
 from harness.subjects.catalog import DEFAULT_MODEL
 from harness.subjects.load import load_subject
 from harness.subjects.requests import GenerateRequest
+from harness.subjects.sampling import Sampler
 from harness.subjects.subject import Subject
 from tasks.prompts import prompt_ids
 
@@ -75,26 +78,29 @@ def compare(subject: Subject, model: AutoModelForCausalLM, prompts: list[list[in
 
 
 def overhead(subject: Subject, prompt: list[int]) -> None:
-    """What a decode step adds around the model's forward: positions, slots, commit, picking, stop rule."""
-    inner: list[float] = []
-    forward = subject.model.forward
+    """What a decode step adds to the model's forward and the token's choice: positions, slots, commit, stop rule."""
+    needed: list[float] = []
 
-    def timed(*args: object, **kwargs: object) -> object:
-        started = time.perf_counter()
-        out = forward(*args, **kwargs)
-        inner.append(time.perf_counter() - started)
-        return out
+    def timing(function: Callable[..., object]) -> Callable[..., object]:
+        def timed(*args: object, **kwargs: object) -> object:
+            started = time.perf_counter()
+            out = function(*args, **kwargs)
+            needed.append(time.perf_counter() - started)
+            return out
 
-    subject.model.forward = timed
-    try:
-        row = subject.generate(GenerateRequest(prompts=[prompt], max_new_tokens=200, ignore_eos=True))[0]
-    finally:
-        del subject.model.forward
-    gaps = [b - a for a, b in zip(row.stamps_s, row.stamps_s[1:], strict=False)]
-    added = sorted((gap - model) / gap for gap, model in zip(gaps, inner[1:], strict=True))
-    print(
-        f"harness share of a decode step: median {added[len(added) // 2]:.2%} (includes the argmax over the vocabulary)"
-    )
+        return timed
+
+    request = GenerateRequest(prompts=[prompt], max_new_tokens=200, ignore_eos=True)
+    with (
+        mock.patch.object(subject.model, "forward", timing(subject.model.forward)),
+        mock.patch.object(Sampler, "pick_rows", timing(Sampler.pick_rows)),
+    ):
+        row = subject.generate(request)[0]
+    gaps = [b - a for a, b in itertools.pairwise(row.stamps_s)]
+    # After the prefill and its choice, each step is one forward and one choice.
+    steps = [needed[2 + 2 * i] + needed[3 + 2 * i] for i in range(len(gaps))]
+    added = sorted((gap - step) / gap for gap, step in zip(gaps, steps, strict=True))
+    print(f"harness share of a decode step: median {added[len(added) // 2]:.2%}")
 
 
 def main() -> None:
