@@ -38,10 +38,12 @@ def decode_energy(
     return [figure for figure in found if figure is not None]
 
 
-def training_energy(update: Callable[[], object], tokens: float, device: str, window_s: float) -> list[Measurement]:
-    """Joules a trained token, from a window of repeated updates of ``tokens`` tokens each."""
+def training_energy(
+    name: str, update: Callable[[], object], tokens: float, device: str, window_s: float
+) -> list[Measurement]:
+    """Joules a trained token of the workload ``name``, from a window of repeated updates of ``tokens`` tokens each."""
     with EnergyMeter(device) as meter:
-        reading, updates = _window(meter, "train", update, window_s)
+        reading, updates = _window(meter, name, update, window_s)
     figure = _figure("energy_per_trained_token", reading, reading.gross_j, updates * tokens)
     return [] if figure is None else [figure]
 

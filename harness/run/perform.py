@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,19 @@ def _validate(rows: Iterable[MeasurementRow]) -> None:
             raise CheckFailed(f"{row.metric}{f' ({row.phase})' if row.phase else ''} came out as {row.value}")
 
 
+@cache
+def _code_state() -> dict[str, Any]:
+    """Versions and git state, read once: what a process has imported does not change with the files."""
+    state = git_state(Path(__file__).parent)
+    return {"versions": versions(), "git": asdict(state) if state else None}
+
+
 def _environment(busy_line: str | None, cpu_share: float | None) -> dict[str, Any]:
     key = machine_key()
-    state = git_state(Path(__file__).parent)
     return {
         "machine": key.digest,
         "machine_label": key.label,
-        "versions": versions(),
-        "git": asdict(state) if state else None,
+        **_code_state(),
         "variables": environment(),
         "busy": busy_line,
         "cpu_share": cpu_share,
@@ -218,8 +224,8 @@ def perform_workload(bench: Bench, trial: dict[str, Any], work: Path) -> Figures
             from harness.measure.energy_windows import training_energy
 
             window_s, tokens = trial["options"]["energy"]["window_s"], workload.units["tokens"]
-            energy = training_energy(workload.make(), tokens, str(bench.subject.device), window_s)
-            figures += [replace(figure, phase=workload.name) for figure in energy]
+            device = str(bench.subject.device)
+            figures += training_energy(workload.name, workload.make(), tokens, device, window_s)
     if not figures:
         raise AsBaseline(f"{stack} has no workloads")
     return figures, samples, min(shares)
