@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from harness.measure import roofline
 from harness.measure.ceilings import ceilings
-from harness.measure.pairs import Block, run_pairs
+from harness.measure.pairs import Block, run_pairs, timed_sides
 from harness.subjects.catalog import DEFAULT_MODEL
 from harness.subjects.load import load_subject
 from harness.subjects.requests import GenerateRequest
@@ -64,7 +64,7 @@ def compare(subject: Subject, model: AutoModelForCausalLM, prompts: list[list[in
             )  # fmt: skip
 
     ours(0), library(0)
-    run = run_pairs(side(ours), side(library), range(len(prompts)))
+    run = run_pairs(timed_sides(side(ours), side(library)), range(len(prompts)))
     ratio = run.speedup()
     fastest: Block = min(run.of("candidate"), key=lambda b: b.result.tpot_s)
     shape = roofline.model_shape(subject.model)

@@ -13,12 +13,19 @@ from harness.kinds.method import Measurement
 from harness.measure import roofline
 from harness.measure.ceilings import ceilings
 from harness.measure.memory import peak_memory
-from harness.measure.pairs import ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs
+from harness.measure.pairs import ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs, timed_sides
 from harness.stats.intervals import Estimate, quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
 
 CACHE_COUNTS = ("kv_kept_fraction", "kv_bytes_held", "kv_bytes_allocated")
+SPEEDUPS = {
+    "speedup_total": "total_s",
+    "speedup_decode": "decode_s",
+    "speedup_ttft": "ttft_s",
+    "speedup_cpu": "cpu_s",
+}
+"""The clock behind each speed-up."""
 Opened = Callable[[], AbstractContextManager[Subject]]
 
 
@@ -81,7 +88,7 @@ def measure_decode(candidate: Opened, baseline: Opened | None, work: DecodeWork,
     """
     side = make_side(candidate, work)
     other, order = (side, SELF_ORDER) if baseline is None else (make_side(baseline, work), ORDER)
-    run = run_pairs(side, other, range(len(work.batches())), budget_s, order=order)
+    run = run_pairs(timed_sides(side, other), range(len(work.batches())), budget_s, order=order)
     result = DecodeResult(cpu_share=run.cpu_share)
     result.measurements += [*speedups(run), *latencies(run.of("candidate")), *counts(run)]
     result.measurements += [*memory(candidate, work), *utilisation(candidate, run)]
@@ -110,13 +117,7 @@ def _ratio(name: str, estimate: Estimate) -> Measurement:
 
 def speedups(run: PairRun) -> list[Measurement]:
     """Ratios to the baseline with their intervals over units."""
-    clocks = {
-        "speedup_total": _total_s,
-        "speedup_decode": _decode_s,
-        "speedup_ttft": _ttft,
-        "speedup_cpu": lambda block: block.cpu_s,
-    }
-    return [_ratio(name, run.speedup(clock)) for name, clock in clocks.items()]
+    return [_ratio(name, run.speedup(CLOCKS[clock])) for name, clock in SPEEDUPS.items()]
 
 
 def latencies(blocks: Sequence[Block]) -> list[Measurement]:
@@ -150,19 +151,20 @@ def counts(run: PairRun) -> list[Measurement]:
     """What has no noise; equal over repeated visits."""
     rows = _first_visits(run, "candidate")
     base = _first_visits(run, "baseline")
-    n = len(rows)
+    saved = 1 - sum(r.counts["forwards"] for r in rows) / sum(r.counts["forwards"] for r in base)
+    found = {**row_counts(rows), "forwards_saved": saved}
+    return [Measurement(name, value, n=len(rows), source="count") for name, value in found.items()]
+
+
+def row_counts(rows: Sequence[Generation]) -> dict[str, float]:
+    """Counts of some continuations, each under its metric's name."""
     steps = sum(len(row.steps) - 1 for row in rows)
     after = sum(len(row.tokens) - 1 for row in rows)
     forwarded = sum(row.counts["tokens_forwarded"] - row.prompt_tokens for row in rows)
     common = set.intersection(*(set(row.counts) for row in rows))
-    cache = {name: sum(row.counts[name] for row in rows) / n for name in CACHE_COUNTS if name in common}
-    found = {
-        "mean_accepted_tokens": after / max(1, steps),
-        "forwards_saved": 1 - sum(r.counts["forwards"] for r in rows) / sum(r.counts["forwards"] for r in base),
-        **cache,
-    }
-    found["tokens_forwarded_per_token"] = forwarded / after
-    return [Measurement(name, value, n=n, source="count") for name, value in found.items()]
+    cache = {name: sum(row.counts[name] for row in rows) / len(rows) for name in CACHE_COUNTS if name in common}
+    accepted = after / max(1, steps)
+    return {"mean_accepted_tokens": accepted, **cache, "tokens_forwarded_per_token": forwarded / after}
 
 
 def _first_visits(run: PairRun, side: str) -> list[Generation]:
@@ -201,17 +203,24 @@ def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
     return [m for m in found if m.value == m.value]
 
 
+CLOCKS: dict[str, Callable[[Block], float]] = {
+    "total_s": _total_s,
+    "ttft_s": _ttft,
+    "decode_s": _decode_s,
+    "cpu_s": lambda block: block.cpu_s,
+}
+
+
+def visit_values(block: Block) -> dict[str, float]:
+    """A visit's raw values: its clocks in seconds and its target forwards."""
+    clocks = {name: clock(block) for name, clock in CLOCKS.items()}
+    return {**clocks, "forwards": sum(float(row.counts["forwards"]) for row in block.result)}
+
+
 def raw_samples(run: PairRun) -> list[dict[str, Any]]:
     """Every block's raw values, so that each figure can be computed again."""
-    clocks: dict[str, Callable[[Block], float]] = {
-        "total_s": _total_s,
-        "ttft_s": _ttft,
-        "decode_s": _decode_s,
-        "cpu_s": lambda block: block.cpu_s,
-        "forwards": lambda block: sum(float(row.counts["forwards"]) for row in block.result),
-    }
     return [
-        {"side": block.side, "unit": block.unit, "name": name, "value": clock(block)}
+        {"side": block.side, "unit": block.unit, "name": name, "value": value}
         for block in run.blocks
-        for name, clock in clocks.items()
+        for name, value in visit_values(block).items()
     ]

@@ -1,14 +1,16 @@
 """The pair engine: two sides take turns on the same units of work, and the figure is the ratio.
 
-Order within a unit is A B B A, so a steady drift hits both sides alike. A side's figure for a unit is the smaller of
-its two visits: interruptions by other programs only ever add time. One unit is a whole generation, update or call.
+Order within a unit is A B B A or B A A B, as a coin says: a steady drift hits both sides alike, and what noise is left
+favours neither. A side's figure for a unit is the smaller of its two visits: interruptions by other programs only ever
+add time. One unit is a whole generation, update or call.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +19,12 @@ from harness.stats.intervals import Estimate, ratio_interval
 
 Side = Callable[[int], AbstractContextManager[Callable[[], Any]]]
 """Given a unit's number, a context that yields the call to be timed; entering and leaving are not timed."""
+Visit = Callable[[int], "Block"]
+"""Runs a unit once and returns what was timed."""
 ORDER = ("candidate", "baseline", "baseline", "candidate")
 SELF_ORDER = ("candidate", "baseline")
 """A side that is paired with itself needs half the visits."""
+OTHER = {"candidate": "baseline", "baseline": "candidate"}
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,33 @@ def timed(side: Side, name: str, unit: int) -> Block:
             gc.enable()
 
 
+def timed_sides(candidate: Side, baseline: Side) -> dict[str, Visit]:
+    """The visits of two sides in this process."""
+    return {
+        "candidate": lambda unit: timed(candidate, "candidate", unit),
+        "baseline": lambda unit: timed(baseline, "baseline", unit),
+    }
+
+
+def visit_block(visits: Mapping[str, Visit], unit: int, coin: random.Random, order: Sequence[str]) -> list[Block]:
+    """All visits of one unit, in the given order or, as the coin says, with the sides exchanged."""
+    names = order if coin.random() < 0.5 else [OTHER[name] for name in order]
+    return [visits[name](unit) for name in names]
+
+
 def run_pairs(
-    candidate: Side,
-    baseline: Side,
+    visits: Mapping[str, Visit],
     units: Sequence[int],
     budget_s: float = float("inf"),
     at_least: int = 3,
     order: Sequence[str] = ORDER,
+    seed: int = 0,
 ) -> PairRun:
-    """Time both sides on each unit in the given order; stop early, on a whole unit, when the budget is spent."""
-    sides = {"candidate": candidate, "baseline": baseline}
-    run = PairRun()
+    """Time both sides on each unit; stop early, on a whole unit, when the budget is spent."""
+    run, coin = PairRun(), random.Random(seed)
     started = time.perf_counter()
     for done, unit in enumerate(units):
         if done >= at_least and time.perf_counter() - started > budget_s:
             break
-        run.blocks += [timed(sides[name], name, unit) for name in order]
+        run.blocks += visit_block(visits, unit, coin, order)
     return run

@@ -13,7 +13,7 @@ from harness.errors import CheckFailed
 from harness.kinds.kernel import result_error
 from harness.kinds.method import Measurement, Workload
 from harness.measure.memory import peak_memory
-from harness.measure.pairs import ORDER, SELF_ORDER, PairRun, Side, run_pairs
+from harness.measure.pairs import ORDER, SELF_ORDER, PairRun, Side, run_pairs, timed_sides
 from harness.stats.intervals import quantile
 from harness.subjects.decode import synchronize
 
@@ -33,6 +33,21 @@ def _side(call: Callable[[], Any], device: torch.device) -> Side:
     return side
 
 
+def agreement(workload: Workload, call: Callable[[], Any], other: Callable[[], Any] | None = None) -> float | None:
+    """Relative RMS difference of a call's result from another's (default: the workload's own reference).
+
+    None where the workload bounds no error or nothing is there to compare with; :class:`CheckFailed` above the bound.
+    """
+    if other is None and workload.reference is not None:
+        other = workload.reference()
+    if workload.max_error is None or other is None:
+        return None
+    error = result_error(call(), other())
+    if not error <= workload.max_error:
+        raise CheckFailed(f"workload {workload.name}: error {error:.2e} exceeds its bound {workload.max_error:.0e}")
+    return error
+
+
 def measure_workload(
     workload: Workload, baseline: Workload | None, device: torch.device, budget_s: float
 ) -> tuple[list[Measurement], list[dict[str, Any]], float]:
@@ -45,10 +60,8 @@ def measure_workload(
     candidate = workload.make()
     other = workload.reference() if workload.reference is not None else baseline.make() if baseline else candidate
     found = []
-    if workload.max_error is not None and other is not candidate:
-        error = result_error(candidate(), other())
-        if not error <= workload.max_error:
-            raise CheckFailed(f"workload {workload.name}: error {error:.2e} exceeds its bound {workload.max_error:.0e}")
+    error = None if other is candidate else agreement(workload, candidate, other)
+    if error is not None:
         found.append(Measurement("error_rms", error, phase=workload.name, n=1, source="count"))
     with peak_memory(device) as peak:
         candidate()
@@ -56,7 +69,7 @@ def measure_workload(
     found.append(Measurement("peak_memory_bytes", float(held), phase=workload.name, n=1, source="count"))
     other()
     order = SELF_ORDER if other is candidate else ORDER
-    run = run_pairs(_side(candidate, device), _side(other, device), range(CALLS), budget_s, order=order)
+    run = run_pairs(timed_sides(_side(candidate, device), _side(other, device)), range(CALLS), budget_s, order=order)
     found += _figures(workload, run, paired=other is not candidate)
     samples = [
         {"side": b.side, "unit": b.unit, "name": f"{workload.name}.wall_s", "value": b.wall_s} for b in run.blocks

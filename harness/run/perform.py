@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -15,11 +16,11 @@ from typing import Any
 import torch
 
 from harness.catalog.spec import Stack, parse_stack
-from harness.errors import CheckFailed, Refused, ZooError
+from harness.errors import CheckFailed, Refused, ZooError, unknown_name
 from harness.evaluate.quality import EvalOptions, load_task, run_task, task_manager
 from harness.kinds.artifacts import ArtifactStore
 from harness.kinds.checking import check_cached
-from harness.kinds.method import Measurement, Method
+from harness.kinds.method import Measurement, Method, Workload
 from harness.kinds.stack import applied
 from harness.measure.decode import DecodeWork, measure_decode
 from harness.measure.machine import busy, load_snapshot, machine_key
@@ -42,6 +43,8 @@ class Bench:
     def __init__(self, subject: Subject, seed: int) -> None:
         self.subject = subject
         self.store = ArtifactStore(seed)
+        gc.collect()
+        gc.freeze()  # libraries and weights stay: the collection before each timed block need not walk over them
 
     def opened(self, stack: Stack) -> Callable[[], AbstractContextManager[Subject]]:
         """A function that opens the stack on the bare subject; methods are built once."""
@@ -137,10 +140,10 @@ def perform_quality(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
         for need in needs:
             subject.require(need, f"task {trial['target']}")
         result = run_task(subject, trial["target"], options, work / "lm-eval")
-    return result.measurements, _documents(result.samples), None
+    return result.measurements, documents(result.samples), None
 
 
-def _documents(samples: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def documents(samples: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Each document's value of each metric, so that methods can be compared document by document."""
     rows = []
     for task_rows in samples.values():
@@ -161,7 +164,7 @@ def document_value(name: str, value: Any) -> float | None:
     return None
 
 
-def _refuse_red(stack: Stack) -> None:
+def refuse_red(stack: Stack) -> None:
     """No cost figure for a method whose invariants fail."""
     for spec in stack.specs:
         red = [r for r in check_cached(spec) if not r.passed]
@@ -171,23 +174,27 @@ def _refuse_red(stack: Stack) -> None:
             )
 
 
-def perform_cost(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
-    """A decode workload against the baseline."""
+def decode_work(subject: Subject, spec: dict[str, Any]) -> DecodeWork:
+    """The prompts of a decode workload, a table of :class:`harness.run.suite.DecodeSpec`, in the subject's ids."""
     import tasks.prompts as prompt_sets
 
-    stack = parse_stack(trial["method"])
-    if not _is_own_baseline(stack) and GENERATE not in _changes(stack):
-        raise AsBaseline(f"{stack} does not change generation")
-    _refuse_red(stack)
-    spec = trial["options"]["decode"]
-    tokenizer = bench.subject.text_tokenizer()
+    tokenizer = subject.text_tokenizer()
     count, length = spec["count"], spec["prompt_tokens"]
-    decode = DecodeWork(
+    return DecodeWork(
         prompts=prompt_sets.prompt_ids(spec["prompts"], count, tokenizer, length),
         warm_up=prompt_sets.prompt_ids(spec["prompts"], 1, tokenizer, length, first=count),
         new_tokens=spec["new_tokens"],
         batch=spec["batch"],
     )
+
+
+def perform_cost(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
+    """A decode workload against the baseline."""
+    stack = parse_stack(trial["method"])
+    if not _is_own_baseline(stack) and GENERATE not in _changes(stack):
+        raise AsBaseline(f"{stack} does not change generation")
+    refuse_red(stack)
+    decode = decode_work(bench.subject, trial["options"]["decode"])
     baseline = None if _is_own_baseline(stack) else bench.opened(stack.baseline)
     result = measure_decode(bench.opened(stack), baseline, decode, trial["options"]["budget_s"])
     if trial["options"]["energy"]:
@@ -203,11 +210,21 @@ def _single(stack: Stack) -> Method:
     return stack.build()[0]  # type: ignore[no-any-return]
 
 
+def find_workload(subject: Subject, method: str, name: str) -> Workload:
+    """One workload of a method; an unknown name is a :class:`UsageError` with the nearest."""
+    stack = parse_stack(method)
+    refuse_red(stack)
+    found = {w.name: w for w in _single(stack).workloads(subject)}
+    if name not in found:
+        raise unknown_name(f"workload of {stack}", name, found)
+    return found[name]
+
+
 def perform_workload(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
     """All workloads of a method, each against its reference or the baseline method's."""
     stack = parse_stack(trial["method"])
     method = _single(stack)
-    _refuse_red(stack)
+    refuse_red(stack)
     own = _is_own_baseline(stack)
     others = {} if own else {w.name: w for w in _single(stack.baseline).workloads(bench.subject)}
     figures: list[Measurement] = []

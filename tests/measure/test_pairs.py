@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness.measure.pairs import Block, PairRun, run_pairs
+from harness.measure.pairs import Block, PairRun, run_pairs, timed_sides
 
 
 def recording_side(name, log):
@@ -17,18 +17,29 @@ def recording_side(name, log):
     return side
 
 
-def test_sides_take_turns_a_b_b_a_and_are_entered_for_each_block():
+def test_sides_take_turns_and_are_entered_for_each_block():
     log = []
-    run = run_pairs(recording_side("a", log), recording_side("b", log), units=range(2))
-    calls = [(name, unit) for name, unit, what in log if what == "call"]
-    assert calls == [(name, unit) for unit in (0, 1) for name in "abba"]
+    run = run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), units=range(40))
+    called = "".join(name for name, _, what in log if what == "call")
+    orders = [called[i : i + 4] for i in range(0, len(called), 4)]
+    assert set(orders) == {"abba", "baab"}
+    assert 8 <= orders.count("abba") <= 32  # a fair coin: outside with probability 1e-4
     assert [what for _, _, what in log[:3]] == ["enter", "call", "exit"]
-    assert [b.side for b in run.blocks[:4]] == ["candidate", "baseline", "baseline", "candidate"]
+    assert [b.side[0] for b in run.blocks] == ["c" if name == "a" else "b" for name in called]
+
+
+def test_the_same_seed_draws_the_same_order():
+    def order(seed):
+        log = []
+        run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), range(20), seed=seed)
+        return [name for name, _, what in log if what == "call"]
+
+    assert order(1) == order(1) != order(2)
 
 
 def test_a_spent_budget_stops_on_a_whole_unit_after_the_least_number():
     log = []
-    run = run_pairs(recording_side("a", log), recording_side("b", log), range(10), budget_s=0.0, at_least=3)
+    run = run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), range(10), budget_s=0.0, at_least=3)
     assert len(run.blocks) == 12
 
 

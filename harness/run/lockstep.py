@@ -1,0 +1,156 @@
+"""The asking end of stations: two sides take turns, in one process or in two with different sources or interpreters."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import queue
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import CheckFailed, EnvironmentFailed, UsageError
+from harness.measure.pairs import ORDER, Block, Visit, visit_block
+
+ERRORS = {error.exit_code: error for error in (CheckFailed, UsageError, EnvironmentFailed)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one side runs: the model and how it is loaded, an interpreter, and a source tree put before all others."""
+
+    model: str
+    device: str = "auto"
+    dtype: str | None = None
+    threads: int = 1
+    seed: int = 0
+    source: str = ""
+    python: str = sys.executable
+
+
+class StationProcess:
+    """A station in a process of its own. A request that takes longer than ``limit_s`` ends it."""
+
+    def __init__(self, place: Place, log: Path, limit_s: float = 1800.0) -> None:
+        self.place, self.log, self.limit_s = place, log, limit_s
+        variables = {**os.environ, "OMP_NUM_THREADS": str(place.threads), "TOKENIZERS_PARALLELISM": "false"}
+        if place.source:
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, (place.source, os.environ.get("PYTHONPATH", ""))))
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [place.python, "-m", "harness.run.station"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=out,
+                env=variables,
+                cwd=place.source or None,
+                start_new_session=True,
+            )
+        self.answers: queue.Queue[bytes] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        loading = {name: getattr(place, name) for name in ("model", "device", "dtype", "threads", "seed")}
+        self.hello: dict[str, Any] = self.ask("load", **loading)
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.answers.put(line)
+        self.answers.put(b"")
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """Send a request and wait for its answer; the other side's errors are raised here."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write((json.dumps({"do": do, "with": arguments}) + "\n").encode())
+            self.process.stdin.flush()
+            line = self.answers.get(timeout=self.limit_s)
+        except queue.Empty:
+            self.close()
+            raise EnvironmentFailed(f"{do} took longer than the limit of {self.limit_s:.0f} s") from None
+        except (BrokenPipeError, ValueError):
+            line = b""
+        if not line:
+            code = self.process.wait()
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise EnvironmentFailed(f"the measuring process ended with {how} during {do}; see {self.log}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ERRORS.get(answer["exit_code"], EnvironmentFailed)(answer["error"])
+        return answer["ok"]
+
+    def close(self) -> None:
+        """End the process and all it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def visits(self, side: str, handle: str) -> Visit:
+        """Visits of an opened handle, as blocks of the pair engine."""
+
+        def visit(unit: int) -> Block:
+            values = self.ask("visit", handle=handle, unit=unit)
+            return Block(side, unit, values["total_s"], values["cpu_s"], values)
+
+        return visit
+
+
+@contextlib.contextmanager
+def stations(candidate: Place, baseline: Place, log: Path) -> Iterator[tuple[StationProcess, StationProcess]]:
+    """The processes of both sides: one and the same where the places are equal."""
+    with contextlib.ExitStack() as stack:
+        first = StationProcess(candidate, log)
+        stack.callback(first.close)
+        second = first
+        if baseline != candidate:
+            second = StationProcess(baseline, log)
+            stack.callback(second.close)
+        yield first, second
+
+
+@dataclass
+class BlockSeries:
+    """Blocks of two sides, measured as they are asked for within a budget of seconds."""
+
+    visits: Mapping[str, Visit]
+    units: int
+    budget_s: float
+    seed: int = 0
+    blocks: list[list[Block]] = field(default_factory=list)
+    spent_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._coin = random.Random(self.seed)
+
+    def measure_one(self) -> None:
+        """One more block: four visits of the next unit."""
+        started = time.perf_counter()
+        unit = len(self.blocks) % self.units
+        self.blocks.append(visit_block(self.visits, unit, self._coin, ORDER))
+        self.spent_s += time.perf_counter() - started
+
+    def plan(self) -> int:
+        """How many blocks the budget buys, judged by the first one."""
+        if not self.blocks:
+            self.measure_one()
+        return max(1, int(self.budget_s / (self.spent_s / len(self.blocks))))
+
+    def upto(self, n: int) -> Sequence[Sequence[Block]]:
+        """The first ``n`` blocks, or fewer where the budget is spent."""
+        while len(self.blocks) < n and (not self.blocks or self.spent_s < self.budget_s):
+            self.measure_one()
+        return self.blocks[:n]
+
+
+def log_ratio(block: Sequence[Block], clock: str) -> float:
+    """Log of the candidate's time over the baseline's, each the smaller of its two visits."""
+    best = {side: min(b.result[clock] for b in block if b.side == side) for side in ("candidate", "baseline")}
+    return math.log(best["candidate"] / best["baseline"])
