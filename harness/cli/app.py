@@ -46,6 +46,7 @@ VERBS: dict[str, Verb] = {
     "bench": Verb("Time operators against their references.", "Measure", "bench", "bench"),
     "train": Verb("Make a method's artifact alone.", "Measure", "train", "train"),
     "leaderboard": Verb("Show what was measured, ranked by kind.", "Read", "leaderboard", "leaderboard"),
+    "export": Verb("Write records for other programs.", "Read", "export", "export"),
     "list": Verb("List methods, suites, tasks or models.", "Read", "list_", "list_"),
     "info": Verb("Show a method's card, parameters and claims.", "Read", "info", "info"),
     "new": Verb("Write a method, its test and its card, ready to run.", "Write methods", "new", "new"),

@@ -62,6 +62,7 @@ def run(
     """Run a suite, or methods on models and tasks, into records; then print the leaderboard."""
     from harness.run.plan import Scope
     from harness.run.session import execute_plan, find_unfinished, make_plan, resume_plan
+    from harness.run.suite import parse_decode
 
     results = output_path or Path("results")
     folder = find_unfinished(results) if resume else None
@@ -114,28 +115,12 @@ def _named_suite(name: str, entry: dict[str, Any]) -> Suite:
 
 def _suite_of_methods(methods: list[str], entry: dict[str, Any], batch_size: int) -> Suite:
     """A suite made of options; with nothing to measure named, one decode workload."""
-    from harness.run.suite import parse_suite
+    from harness.run.suite import parse_decode, parse_suite
 
     if not any(entry.get(name) for name in ("tasks", "decode", "workloads", "probes")):
         entry["decode"] = [parse_decode(DECODE_DEFAULT)]
     made = {"methods": methods, "batch_size": batch_size, **entry}
     return parse_suite({"name": "methods", "entries": [made]}, "of these options")
-
-
-def parse_decode(text: str) -> dict[str, Any]:
-    """Read a decode workload as it is written: ``prose:512x32b4n6``."""
-    import re
-
-    from harness.errors import UsageError
-
-    match = re.fullmatch(r"([a-z]+)(?::(\d+))?(?:x(\d+))?(?:b(\d+))?(?:n(\d+))?", text)
-    if match is None:
-        raise UsageError(
-            f"cannot read decode workload {text!r}; write prompts:LENGTHxNEWbBATCHnCOUNT, e.g. prose:512x32b1n6"
-        )
-    names = ("prompts", "prompt_tokens", "new_tokens", "batch", "count")
-    found = zip(names, match.groups(), strict=True)
-    return {name: value if name == "prompts" else int(value) for name, value in found if value is not None}
 
 
 def _print_plan(plan: Plan, json_: bool) -> None:

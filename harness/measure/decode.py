@@ -14,7 +14,8 @@ from harness.measure import roofline
 from harness.measure.ceilings import ceilings
 from harness.measure.memory import peak_memory
 from harness.measure.pairs import ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs, timed_sides
-from harness.stats.intervals import Estimate, quantile, tail_supported
+from harness.stats.intervals import Estimate
+from harness.stats.tails import quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
 

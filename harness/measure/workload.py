@@ -14,7 +14,7 @@ from harness.kinds.kernel import result_error
 from harness.kinds.method import Measurement, Workload
 from harness.measure.memory import peak_memory
 from harness.measure.pairs import ORDER, SELF_ORDER, PairRun, Side, run_pairs, timed_sides
-from harness.stats.intervals import quantile
+from harness.stats.tails import quantile
 from harness.subjects.decode import synchronize
 
 CALLS = 8

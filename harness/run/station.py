@@ -58,13 +58,13 @@ class Station:
         }
 
     def open_decode(self, handle: str, method: str, decode: dict[str, Any]) -> dict[str, Any]:
-        """Open a decode workload of a method and warm it up; returns its number of units."""
-        from harness.catalog.spec import parse_stack
+        """Open a decode workload of a method (none: the bare model) and warm it up; returns its number of units."""
+        from harness.catalog.spec import Stack, parse_stack
         from harness.measure.decode import make_side, row_counts, visit_values
         from harness.measure.pairs import timed
         from harness.run.perform import decode_work, refuse_red
 
-        stack = parse_stack(method)
+        stack = parse_stack(method) if method else Stack(())
         refuse_red(stack)
         work = decode_work(self.bench.subject, decode)
         opened = self.bench.opened(stack)

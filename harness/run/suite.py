@@ -114,6 +114,18 @@ def parse_suite(loaded: dict[str, Any], where: str) -> Suite:
         raise UsageError(f"suite {where}: {place}: {first['msg']}") from error
 
 
+def parse_decode(text: str) -> dict[str, Any]:
+    """Read a decode workload as it is written: ``prose:512x32b4n6``."""
+    match = re.fullmatch(r"([a-z]+)(?::(\d+))?(?:x(\d+))?(?:b(\d+))?(?:n(\d+))?", text)
+    if match is None:
+        raise UsageError(
+            f"cannot read decode workload {text!r}; write prompts:LENGTHxNEWbBATCHnCOUNT, e.g. prose:512x32b1n6"
+        )
+    names = ("prompts", "prompt_tokens", "new_tokens", "batch", "count")
+    found = zip(names, match.groups(), strict=True)
+    return {name: value if name == "prompts" else int(value) for name, value in found if value is not None}
+
+
 def expand_grid(text: str) -> list[str]:
     """``m@x=[1,2]@y=3`` as ``m@x=1@y=3`` and ``m@x=2@y=3``; every list is an axis."""
     pieces = re.split(r"(=\[[^\]]*\])", text)

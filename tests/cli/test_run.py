@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness.cli.run import parse_decode
+from harness.run.suite import parse_decode
 from harness.errors import UsageError
 
 

@@ -71,7 +71,7 @@ def test_the_seed_and_options_are_part_of_the_id():
 
 
 def test_a_decode_workload_is_written_as_it_is_read():
-    from harness.cli.run import parse_decode
+    from harness.run.suite import parse_decode
 
     spec = DecodeSpec(prompts="prose", prompt_tokens=512, new_tokens=32, count=4, batch=2)
     assert spec.name == "prose:512x32b2n4"

@@ -1,0 +1,1 @@
+"""Verdicts: policies, paired comparisons against a floor of noise, and their reports."""

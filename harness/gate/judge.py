@@ -1,0 +1,257 @@
+"""Judges one trial of a policy: counts first, since they have no noise, then clocks and memory, or quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from harness.errors import UsageError, ZooError, unknown_name
+from harness.gate.finding import COUNT, DIFFERENCE, FAILED, NOT_JUDGED, Finding
+from harness.gate.policy import COUNTS, ENERGY, MEMORY, WORKLOAD_CLOCKS, GateTrial, Policy
+from harness.measure.decode import SPEEDUPS
+from harness.measure.noise import ONE, TWO, Floor, NoiseFloor
+from harness.measure.pairs import Block
+from harness.records.metrics import metric
+from harness.run.lockstep import BlockSeries, StationProcess, log_ratio
+from harness.stats.paired import MAX_BLOCKS
+from harness.stats.quality import non_inferiority
+from harness.stats.sequential import INCONCLUSIVE, PASS, REGRESSION, Design, Verdict, run_looks
+
+CANDIDATE, BASELINE = "candidate", "baseline"
+CLOCKS = {**SPEEDUPS, **WORKLOAD_CLOCKS}
+MEMORY_VISITS = 3
+ENERGY_WINDOWS = 3
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a gate's verdicts are held against: the policy, the floors, and how many noisy comparisons share its error."""
+
+    policy: Policy
+    noise: NoiseFloor
+    comparisons: int
+    same_process: bool
+
+    def floor(self, name: str) -> Floor:
+        """The floor of a metric in the layout in which its sides run."""
+        clock = {MEMORY: "memory", ENERGY: "energy (counter)", "speedup_cpu": "cpu"}.get(name, "wall")
+        found = self.noise.of(ONE if self.same_process else TWO, clock)
+        if found is None:
+            raise UsageError(f"no noise floor for {clock} on this machine; measure it with `zoo doctor --noise`")
+        return found
+
+    def design(self, trial: GateTrial, name: str) -> Design:
+        """Margin, floor and error rates of one comparison; the alarm rate of the gate is shared out evenly."""
+        margin, floor = self.policy.margin_of(trial, name), self.floor(name).value
+        if floor >= margin:
+            raise UsageError(
+                f"{trial.name}: a margin of {margin:.2%} for {name} lies below this machine's noise floor of {floor:.2%}; "
+                "give a larger margin, or measure the floor again on a quiet machine (zoo doctor --noise)"
+            )
+        return Design(margin, floor, self.policy.false_alarm / self.comparisons, self.policy.false_pass)
+
+
+@dataclass
+class Judged:
+    """The findings of a trial, with the raw visits behind them."""
+
+    findings: list[Finding]
+    blocks: Sequence[Sequence[Block]] = ()
+
+
+def judge_trial(candidate: StationProcess, baseline: StationProcess, trial: GateTrial, bar: Bar) -> Judged:
+    """Measure and judge one trial. What the candidate alone cannot do any more is a regression, not a failure."""
+    if trial.task:
+        return Judged(_quality(candidate, baseline, trial, bar))
+    try:
+        units = _open(candidate, CANDIDATE, trial, trial.method)
+    except ZooError as error:
+        return Judged(_broken(baseline, trial, error))
+    if trial.workload and not trial.against and candidate is baseline:
+        candidate.ask("open_workload", handle=BASELINE, method=trial.method, workload=trial.workload, reference=True)
+    else:
+        _open(baseline, BASELINE, trial, trial.against or trial.method)
+    visits = {CANDIDATE: candidate.visits(CANDIDATE, CANDIDATE), BASELINE: baseline.visits(BASELINE, BASELINE)}
+    budget = trial.budget_s or bar.policy.budget_s
+    series = BlockSeries(visits, units, budget, bar.policy.seed)
+    findings = _clocks(series, trial, bar) if set(trial.wanted) & set(CLOCKS) else []
+    series.upto(units)
+    findings = [*_counts(series.blocks, trial, bar.policy), *findings]
+    if MEMORY in trial.wanted:
+        findings.append(_memory(candidate, baseline, trial, bar))
+    if ENERGY in trial.wanted:
+        findings.append(_energy(candidate, baseline, trial, bar))
+    return Judged(findings, series.blocks)
+
+
+def _open(station: StationProcess, handle: str, trial: GateTrial, method: str) -> int:
+    if trial.workload:
+        answer = station.ask("open_workload", handle=handle, method=method, workload=trial.workload)
+    else:
+        answer = station.ask("open_decode", handle=handle, method=method, decode=trial.decode_spec())
+    return int(answer["units"])
+
+
+def _broken(baseline: StationProcess, trial: GateTrial, error: ZooError) -> list[Finding]:
+    """The candidate cannot run: a regression where the baseline can."""
+    outcome, note = REGRESSION, f"ran on the baseline's side, fails on the candidate's: {error}"
+    try:
+        _open(baseline, BASELINE, trial, trial.against or trial.method)
+    except ZooError:
+        outcome, note = FAILED, str(error)
+    return [Finding(trial=trial.name, metric=name, outcome=outcome, note=note) for name in trial.wanted]
+
+
+def _counts(blocks: Sequence[Sequence[Block]], trial: GateTrial, policy: Policy) -> list[Finding]:
+    found = []
+    for name in (n for n in trial.wanted if n in COUNTS):
+        one, other = _count(blocks, CANDIDATE, name), _count(blocks, BASELINE, name)
+        if one is None or other is None:
+            continue  # a method without a cache of its own reports no bytes of it
+        worse = (one - other) * (1 if metric(name).direction == "lower" else -1)
+        change = worse / abs(other) if other else math.inf * worse if worse else 0.0
+        margin = policy.margin_of(trial, name)
+        outcome = REGRESSION if change > margin else PASS
+        common = {"trial": trial.name, "metric": name, "outcome": outcome, "margin": margin, "sides": (one, other)}
+        found.append(Finding(form=COUNT, value=change, n=len(blocks), source="count", **common))
+    return found
+
+
+def _count(blocks: Sequence[Sequence[Block]], side: str, name: str) -> float | None:
+    """Mean over units; every visit of a unit counts the same."""
+    of_unit = {b.unit: b.result.get(name) for block in blocks for b in block if b.side == side}
+    return None if None in of_unit.values() else fmean(of_unit.values())
+
+
+def _clocks(series: BlockSeries, trial: GateTrial, bar: Bar) -> list[Finding]:
+    names = [name for name in trial.wanted if name in CLOCKS]
+    designs = {name: bar.design(trial, name) for name in names}
+
+    def more(n: int) -> Mapping[str, Sequence[float]]:
+        blocks = series.upto(n)
+        return {name: [log_ratio(block, CLOCKS[name]) for block in blocks] for name in names}
+
+    verdicts = run_looks(more, min(series.plan(), MAX_BLOCKS), designs)
+    return [clock_finding(trial.name, name, verdicts[name], designs[name]) for name in names]
+
+
+def clock_finding(trial: str, name: str, verdict: Verdict, design: Design) -> Finding:
+    """A verdict on a clock as a finding; an inconclusive one says what it lacks."""
+    lacking = "the budget is too small to tell" if verdict.outcome == INCONCLUSIVE else ""
+    return Finding(
+        trial=trial,
+        metric=name,
+        outcome=verdict.outcome,
+        value=verdict.ratio - 1,
+        low=None if verdict.low is None else verdict.low - 1,
+        high=None if verdict.high is None else verdict.high - 1,
+        n=verdict.bounds.n,
+        margin=design.margin,
+        floor=design.floor,
+        note=verdict.note or lacking,
+    )
+
+
+def _memory(candidate: StationProcess, baseline: StationProcess, trial: GateTrial, bar: Bar) -> Finding:
+    """Peak memory of one request, the least of three visits a side."""
+    design = bar.design(trial, MEMORY)
+    held = [
+        min(station.ask("peak_memory", handle=side)[MEMORY] for _ in range(MEMORY_VISITS))
+        for station, side in ((candidate, CANDIDATE), (baseline, BASELINE))
+    ]
+    change = held[0] / held[1] - 1
+    return Finding(
+        trial=trial.name,
+        metric=MEMORY,
+        form=COUNT,
+        outcome=REGRESSION if change > design.margin else PASS,
+        value=change,
+        n=MEMORY_VISITS,
+        margin=design.margin,
+        floor=design.floor,
+        sides=(held[0], held[1]),
+        source="count",
+    )
+
+
+def _quality(candidate: StationProcess, baseline: StationProcess, trial: GateTrial, bar: Bar) -> list[Finding]:
+    options = {
+        "limit": trial.limit,
+        "num_fewshot": trial.num_fewshot,
+        "batch_size": trial.batch_size,
+        "include_path": trial.include_path,
+        "seed": bar.policy.seed,
+    }
+    answers = [
+        station.ask("quality", method=method, task=trial.task, options=options)
+        for station, method in ((candidate, trial.method), (baseline, trial.against or trial.method))
+    ]
+    return [quality_finding(trial, name, answers[0], answers[1], bar) for name in trial.wanted]
+
+
+def quality_finding(
+    trial: GateTrial, name: str, candidate: list[dict[str, Any]], baseline: list[dict[str, Any]], bar: Bar
+) -> Finding:
+    """Judge a quality metric, paired by document, against its margin."""
+    one = {row["unit"]: row["value"] for row in candidate if row["name"] == name}
+    other = {row["unit"]: row["value"] for row in baseline if row["name"] == name}
+    if not one:
+        raise unknown_name(f"metric of task {trial.task}", name, {row["name"] for row in candidate})
+    both = sorted(one.keys() & other.keys())
+    if not both:
+        raise UsageError(f"the two sides of {trial.name} answered no document in common")
+    margin = bar.policy.margin_of(trial, name)
+    higher = metric(name).direction != "lower"
+    pairs = [one[d] for d in both], [other[d] for d in both]
+    judged = non_inferiority(*pairs, margin, bar.policy.false_alarm / bar.comparisons, higher_is_better=higher)
+    same = pairs[0] == pairs[1]
+    sign = -1 if higher else 1
+    ends = [None if v is None else sign * v for v in (judged.loss.low, judged.loss.high)]
+    return Finding(
+        trial=trial.name,
+        metric=name,
+        form=DIFFERENCE,
+        outcome=PASS if same else {"worse": REGRESSION}.get(judged.verdict, judged.verdict),
+        value=sign * judged.loss.value,
+        low=ends[1] if higher else ends[0],
+        high=ends[0] if higher else ends[1],
+        n=len(both),
+        margin=margin,
+        source="lm-eval",
+        note=f"equal on all {len(both)} documents" if same else _power(len(both), judged.detectable),
+    )
+
+
+def _power(n: int, detectable: float | None) -> str:
+    return "" if detectable is None else f"{n} documents can tell a loss of {detectable:.3g}"
+
+
+def _energy(candidate: StationProcess, baseline: StationProcess, trial: GateTrial, bar: Bar) -> Finding:
+    """Energy a decoded token, the median ratio of three window pairs. A modelled figure is shown and never judged."""
+    ratios, source, window_s = [], "none", bar.policy.energy_window_s
+    for turn in range(ENERGY_WINDOWS):
+        sides = [(candidate, CANDIDATE), (baseline, BASELINE)]
+        values = {}
+        for station, side in sides if turn % 2 == 0 else reversed(sides):
+            for figure in station.ask("energy", handle=side, window_s=window_s):
+                if figure["metric"] == ENERGY:
+                    values[side], source = figure["value"], figure["source"]
+        if len(values) == 2:
+            ratios.append(values[CANDIDATE] / values[BASELINE] - 1)
+    change = median(ratios) if ratios else None
+    common: dict[str, Any] = {
+        "trial": trial.name,
+        "metric": ENERGY,
+        "value": change,
+        "n": len(ratios),
+        "source": source,
+    }
+    if source != "counter" or change is None:
+        note = f"energy from the source {source!r} never gates"
+        return Finding(outcome=NOT_JUDGED, note=note, **common)
+    design = bar.design(trial, ENERGY)
+    outcome = REGRESSION if change > design.margin else PASS
+    return Finding(outcome=outcome, margin=design.margin, floor=design.floor, **common)

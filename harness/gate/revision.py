@@ -1,0 +1,63 @@
+"""A revision of a git repository as a folder: what `git archive` gives, without touching the repository."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import EnvironmentFailed, UsageError
+from harness.subjects.catalog import cache_dir
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit and the folder that holds its files."""
+
+    commit: str
+    folder: Path
+
+
+def _git(repository: Path, *words: str) -> bytes:
+    command = ["git", "--no-optional-locks", "-C", str(repository), *words]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=120, check=True).stdout
+    except FileNotFoundError as error:
+        raise EnvironmentFailed("git is not installed, so no revision can be compared") from error
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentFailed(f"git {words[0]} took longer than two minutes") from error
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.decode(errors="replace").split())[:200]
+        raise UsageError(f"git {words[0]} failed in {repository}: {said}") from error
+
+
+def resolve(name: str, repository: Path) -> str:
+    """The commit that a name stands for; an unknown one is a :class:`UsageError`."""
+    try:
+        return _git(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").decode().strip()
+    except UsageError as error:
+        raise UsageError(
+            f"{name!r} is no revision of the git repository at {repository}; give a branch, tag or commit that is fetched"
+        ) from error
+
+
+def unpack(name: str, repository: Path) -> Revision:
+    """The files of a revision, in the cache under its commit; unpacked once."""
+    commit = resolve(name, repository)
+    root = Path(_git(repository, "rev-parse", "--show-toplevel").decode().strip())
+    folder = cache_dir() / "revisions" / commit
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            files = Path(work) / "files"
+            with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", commit))) as archive:
+                archive.extractall(files, filter="data")
+            try:
+                files.rename(folder)
+            except OSError:  # another process was quicker
+                if not folder.is_dir():
+                    raise
+    return Revision(commit, folder)

@@ -1,0 +1,145 @@
+"""Runs a gate: starts the processes of both sides, judges every trial, and loses nothing when one of them fails."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.errors import EnvironmentFailed, UsageError, ZooError
+from harness.gate.finding import CHANGE, FAILED, Finding, Report
+from harness.gate.floors import measure_noise
+from harness.gate.judge import Bar, Judged, judge_trial
+from harness.gate.policy import COUNTS, GateTrial, Policy
+from harness.measure.noise import NoiseFloor, read_noise
+from harness.run.lockstep import Place, StationProcess
+from harness.stats.sequential import INCONCLUSIVE, REGRESSION
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Fleet:
+    """Measuring processes by place and side; one that has died is started anew at the next request."""
+
+    log: Path
+    limit_s: float
+    running: dict[tuple[Place, str], StationProcess] = field(default_factory=dict)
+
+    def at(self, place: Place, side: str = "") -> StationProcess:
+        """The process of a place."""
+        key = (place, side)
+        if key not in self.running or self.running[key].process.poll() is not None:
+            self.running[key] = StationProcess(place, self.log, self.limit_s)
+        return self.running[key]
+
+    def close(self) -> None:
+        """End all processes."""
+        for station in self.running.values():
+            station.close()
+        self.running.clear()
+
+
+@contextlib.contextmanager
+def fleet(log: Path, limit_s: float) -> Iterator[Fleet]:
+    """A fleet that is gone when the context closes."""
+    made = Fleet(log, limit_s)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass(frozen=True)
+class Sides:
+    """How the two sides of a revision comparison are started; ``baseline`` None: every trial names what it is against."""
+
+    candidate: Place
+    baseline: Place | None
+
+    def of(self, trial: GateTrial) -> tuple[Place, Place]:
+        """Both places of one trial."""
+        candidate = replace(self.candidate, model=trial.model or self.candidate.model)
+        if trial.against:
+            return candidate, candidate
+        if self.baseline is None:
+            raise UsageError(f"{trial.name} names no `against`, and there is no base revision to compare with (--base)")
+        return candidate, replace(self.baseline, model=candidate.model)
+
+
+def machine_noise(sides: Sides, ships: Fleet, tell: Tell) -> NoiseFloor:
+    """The floor of this machine, measured now (some minutes) where it never was."""
+    station = ships.at(sides.candidate)
+    known = read_noise(station.hello["machine"])
+    if known is not None:
+        return known
+    tell("no noise floor is known for this machine: measuring it first, as `zoo doctor --noise` does")
+    return measure_noise(replace(sides.candidate, model="tiny-random", dtype=None), ships.log, tell)
+
+
+def noisy_comparisons(policy: Policy) -> int:
+    """Among how many comparisons the gate's false-alarm rate is shared out."""
+    return max(1, sum(name not in COUNTS for trial in policy.trial for name in trial.wanted))
+
+
+def run_gate(
+    policy: Policy, sides: Sides, log: Path, tell: Tell, keep: Callable[[GateTrial, Judged], None] = lambda *_: None
+) -> Report:
+    """Judge every trial of a policy. ``keep`` gets each trial's result as soon as it is there."""
+    report = Report(policy=policy.model_dump(exclude_none=True))
+    started = time.perf_counter()
+    with fleet(log, policy.trial_limit_s) as ships:
+        noise = machine_noise(sides, ships, tell)
+        hello = ships.at(sides.candidate).hello
+        report.machine, report.machine_label = hello["machine"], hello["machine_label"]
+        report.environment = {name: hello[name] for name in ("versions", "git", "device", "dtype")}
+        if noise.busy:
+            report.warnings.append(f"the noise floor was measured on a {noise.busy}")
+        for trial in policy.trial:
+            tell(trial.name)
+            same = len(set(sides.of(trial))) == 1
+            bar = Bar(policy, noise, noisy_comparisons(policy), same)
+            judged = _judge_safely(ships, sides, trial, bar)
+            report.findings += judged.findings
+            keep(trial, judged)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _judge_safely(ships: Fleet, sides: Sides, trial: GateTrial, bar: Bar) -> Judged:
+    """A trial's findings; what goes wrong in it fails it alone. Wrong names and margins end the gate."""
+    try:
+        judged = _judge(ships, sides, trial, bar)
+        if not bar.same_process and any(map(_alarms, judged.findings)):
+            ships.close()
+            again = {f.metric: f for f in _judge(ships, sides, trial, bar).findings}
+            judged.findings = [_confirmed(f, again[f.metric]) if _alarms(f) else f for f in judged.findings]
+        return judged
+    except UsageError:
+        raise
+    except ZooError as error:
+        return Judged([Finding(trial=trial.name, metric=m, outcome=FAILED, note=str(error)) for m in trial.wanted])
+
+
+def _judge(ships: Fleet, sides: Sides, trial: GateTrial, bar: Bar) -> Judged:
+    candidate, baseline = sides.of(trial)
+    one = ships.at(candidate)
+    other = one if baseline == candidate else ships.at(baseline)
+    if other.hello["machine"] != one.hello["machine"]:
+        raise EnvironmentFailed(
+            "the two sides see different machines (torch build or threads): no time can be compared"
+        )
+    return judge_trial(one, other, trial, bar)
+
+
+def _alarms(finding: Finding) -> bool:
+    return finding.outcome == REGRESSION and finding.form == CHANGE and finding.value is not None
+
+
+def _confirmed(first: Finding, second: Finding) -> Finding:
+    """Where a process's memory lies can slow it down, so an alarm between processes has to come twice."""
+    if _alarms(second):
+        return replace(second, note="seen twice, in fresh processes")
+    return replace(second, outcome=INCONCLUSIVE, note="an alarm that fresh processes did not repeat")
