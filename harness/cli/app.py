@@ -44,6 +44,8 @@ PASS_THROUGH = {
 VERBS: dict[str, Verb] = {
     "run": Verb("Measure methods: quality, speed, memory and energy.", "Measure", "run", "run"),
     "bench": Verb("Time operators against their references.", "Measure", "bench", "bench"),
+    "compare": Verb("Compare two methods, models or revisions, in pairs.", "Measure", "compare", "compare"),
+    "gate": Verb("Say regression, pass or inconclusive, under a policy.", "Measure", "gate", "gate"),
     "train": Verb("Make a method's artifact alone.", "Measure", "train", "train"),
     "leaderboard": Verb("Show what was measured, ranked by kind.", "Read", "leaderboard", "leaderboard"),
     "export": Verb("Write records for other programs.", "Read", "export", "export"),

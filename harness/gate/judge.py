@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
@@ -28,7 +28,7 @@ ENERGY_WINDOWS = 3
 
 @dataclass(frozen=True)
 class Bar:
-    """What a gate's verdicts are held against: the policy, the floors, and how many noisy comparisons share its error."""
+    """What verdicts are held against: the policy, the floors, and how many noisy comparisons share the error rate."""
 
     policy: Policy
     noise: NoiseFloor
@@ -48,8 +48,8 @@ class Bar:
         margin, floor = self.policy.margin_of(trial, name), self.floor(name).value
         if floor >= margin:
             raise UsageError(
-                f"{trial.name}: a margin of {margin:.2%} for {name} lies below this machine's noise floor of {floor:.2%}; "
-                "give a larger margin, or measure the floor again on a quiet machine (zoo doctor --noise)"
+                f"{trial.name}: a margin of {margin:.2%} for {name} lies below this machine's noise floor of "
+                f"{floor:.2%}; give a larger margin, or measure the floor again on a quiet machine (zoo doctor --noise)"
             )
         return Design(margin, floor, self.policy.false_alarm / self.comparisons, self.policy.false_pass)
 
@@ -115,8 +115,8 @@ def _counts(blocks: Sequence[Sequence[Block]], trial: GateTrial, policy: Policy)
         change = worse / abs(other) if other else math.inf * worse if worse else 0.0
         margin = policy.margin_of(trial, name)
         outcome = REGRESSION if change > margin else PASS
-        common = {"trial": trial.name, "metric": name, "outcome": outcome, "margin": margin, "sides": (one, other)}
-        found.append(Finding(form=COUNT, value=change, n=len(blocks), source="count", **common))
+        shown = Finding(trial=trial.name, metric=name, outcome=outcome, form=COUNT, value=change, source="count")
+        found.append(replace(shown, n=len(blocks), margin=margin, sides=(one, other)))
     return found
 
 

@@ -61,6 +61,11 @@ class GateTrial(Strict):
         """The metrics to judge, in the order of the policy."""
         return tuple(self.metrics) or DEFAULTS[self.what]
 
+    @property
+    def decode_name(self) -> str:
+        """The decode workload as records write it."""
+        return DecodeSpec(**parse_decode(self.decode)).name
+
     def decode_spec(self) -> dict[str, Any]:
         """The decode workload as a table."""
         return DecodeSpec(**parse_decode(self.decode)).model_dump()

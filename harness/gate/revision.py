@@ -40,7 +40,7 @@ def resolve(name: str, repository: Path) -> str:
         return _git(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").decode().strip()
     except UsageError as error:
         raise UsageError(
-            f"{name!r} is no revision of the git repository at {repository}; give a branch, tag or commit that is fetched"
+            f"{name!r} is no revision of the git repository at {repository}; give one that is fetched"
         ) from error
 
 

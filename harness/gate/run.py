@@ -54,7 +54,7 @@ def fleet(log: Path, limit_s: float) -> Iterator[Fleet]:
 
 @dataclass(frozen=True)
 class Sides:
-    """How the two sides of a revision comparison are started; ``baseline`` None: every trial names what it is against."""
+    """How the two sides are started; without a ``baseline`` every trial says what it is against."""
 
     candidate: Place
     baseline: Place | None

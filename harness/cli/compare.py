@@ -1,0 +1,127 @@
+"""`zoo compare A B`: two methods, stacks, parameter sets, models or revisions, side by side."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli import options
+
+if TYPE_CHECKING:
+    from harness.gate.lines import Comparison
+    from harness.run.lockstep import Place
+
+OTHER = "The second side"
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A method or stack, with parameters.")],
+    second: Annotated[str, typer.Argument(metavar="[B]", help="The other; left out: A again.")] = "",
+    model: options.Model = options.DEFAULT_MODEL,
+    model_b: Annotated[str, typer.Option("--model-b", help="Another model for B.", rich_help_panel=OTHER)] = "",
+    revision_a: Annotated[str, typer.Option("--revision-a", help="Git revision of A.", rich_help_panel=OTHER)] = "",
+    revision_b: Annotated[str, typer.Option("--revision-b", help="Git revision of B.", rich_help_panel=OTHER)] = "",
+    python_b: Annotated[str, typer.Option("--python-b", help="Interpreter of B.", rich_help_panel=OTHER)] = "",
+    decode: Annotated[str, typer.Option("--decode", help="Decode workloads, e.g. chatx48n6.")] = "",
+    workloads: Annotated[bool, typer.Option("--workloads", help="The workloads that both methods have.")] = False,
+    tasks: options.Tasks = None,
+    limit: options.Limit = None,
+    num_fewshot: options.NumFewshot = None,
+    batch_size: options.BatchSize = 8,
+    include_path: Annotated[
+        list[Path] | None, typer.Option("--include_path", help="Folders of your task YAMLs.")
+    ] = None,
+    energy: Annotated[float, typer.Option("--energy", min=0, help="Seconds of an energy window; 0: none.")] = 0.0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Torch threads.")] = 1,
+    seed: options.Seed = 0,
+    json_: options.Json = False,
+) -> None:
+    """Compare two sides in turns: speed, counts and memory by prompt, quality by document. Ratios are of A to B."""
+    from harness.catalog.spec import parse_stack
+    from harness.cli.output import print_json
+    from harness.errors import UsageError
+    from harness.gate.compare import Ask, Side
+    from harness.gate.compare import compare as measure
+    from harness.run.lockstep import Place
+
+    one, other = str(parse_stack(first)), str(parse_stack(second or first))
+    place = Place(model, device, dtype, threads, seed)
+    places = (
+        _at(place, revision_a, ""),
+        _at(Place(model_b or model, device, dtype, threads, seed), revision_b, python_b),
+    )
+    if (one, places[0]) == (other, places[1]):
+        raise UsageError("both sides are the same; give another method, --model-b, --revision-b or --python-b")
+    names = [
+        " at ".join(filter(None, (text, revision))) + (f" on {where.model}" if model_b else "")
+        for text, revision, where in ((one, revision_a, places[0]), (other, revision_b, places[1]))
+    ]
+    if names[0] == names[1]:
+        names[1] += " (B)"
+    ask = Ask(
+        decode=options.split_names(decode) or ([] if tasks or workloads else ["chatx48n6"]),
+        tasks=options.split_names(tasks),
+        workloads=workloads,
+        energy_s=energy,
+        options={
+            "limit": limit,
+            "num_fewshot": num_fewshot,
+            "batch_size": batch_size,
+            "include_path": [str(p.absolute()) for p in include_path or ()],
+            "seed": seed,
+        },
+    )
+    with tempfile.NamedTemporaryFile(prefix="zoo-compare-", suffix=".log", delete=False) as file:
+        log = Path(file.name)
+    sides = Side(names[0], one, places[0]), Side(names[1], other, places[1])
+    found = measure(*sides, ask, log, lambda line: print(line, file=sys.stderr))
+    log.unlink(missing_ok=True)
+    if json_:
+        print_json(asdict(found))
+    else:
+        show(found)
+
+
+def _at(place: Place, revision: str, python: str) -> Place:
+    """The place with a revision's sources and another interpreter, where they are given."""
+    from dataclasses import replace
+
+    from harness.gate.revision import unpack
+
+    source = str(unpack(revision, Path()).folder) if revision else ""
+    return replace(place, source=source, python=python or place.python)
+
+
+def show(found: Comparison) -> None:
+    """One table, then one sentence a metric."""
+    from harness.cli.output import print_table, print_text
+
+    columns = ("target", "metric", found.first, found.second, "A to B", "low", "high", "n", "noise floor", "verdict")
+    rows = [
+        [
+            line.target,
+            line.metric,
+            line.first,
+            line.second,
+            line.value,
+            line.low,
+            line.high,
+            line.n,
+            None if line.floor is None else f"{line.floor:.2%}",
+            line.verdict,
+        ]
+        for line in found.lines
+    ]
+    print_table(columns, rows, f"{found.first} against {found.second}, {found.layout}, {found.machine_label}")
+    print_text("")
+    for line in found.lines:
+        print_text(line.sentence)
+    if found.noise is None:
+        print_text("note: no noise floor is known for this machine (zoo doctor --noise measures it)")

@@ -1,0 +1,133 @@
+"""Two sides side by side: quality paired by document, cost paired by block, one row and one plain sentence a metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.gate.judge import BASELINE, CANDIDATE
+from harness.gate.lines import Comparison, Line, clock_line, count_line, plain_line, quality_lines
+from harness.gate.policy import COUNTS, MEMORY, WORKLOAD_CLOCKS
+from harness.measure.decode import SPEEDUPS
+from harness.measure.noise import ONE, TWO, read_noise
+from harness.measure.pairs import PairRun
+from harness.run.lockstep import BlockSeries, Place, StationProcess, stations
+from harness.run.suite import DecodeSpec, parse_decode
+
+WORKLOAD_BLOCKS = 16
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side: a method stack at a place, and what the reader calls it."""
+
+    name: str
+    method: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is compared: decode workloads and tasks as they are written, and the methods' common workloads."""
+
+    decode: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    workloads: bool = False
+    energy_s: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def compare(first: Side, second: Side, ask: Ask, log: Path, tell: Tell) -> Comparison:
+    """Measure both sides in turns. They share a process where they share a place, else each has its own."""
+    with stations(first.place, second.place, log) as (one, other):
+        hello = one.hello
+        layout = ONE if one is other else TWO
+        noise = read_noise(hello["machine"])
+        found = Comparison(first.name, second.name, hello["machine"], hello["machine_label"], layout, noise)
+        for text in ask.decode:
+            tell(f"decode {text}")
+            found.lines += _decode(one, other, first, second, text, found, ask)
+        if ask.workloads:
+            found.lines += _workloads(one, other, first, second, found, tell)
+        quality: list[tuple[str, str, list[float], list[float]]] = []
+        for task in ask.tasks:
+            tell(f"task {task}")
+            quality += _documents(one, other, first, second, task, ask.options)
+        found.lines += quality_lines(quality, first.name, second.name)
+    return found
+
+
+def _decode(
+    one: StationProcess, other: StationProcess, first: Side, second: Side, text: str, about: Comparison, ask: Ask
+) -> list[Line]:
+    spec = DecodeSpec(**parse_decode(text)).model_dump()
+    units = one.ask("open_decode", handle=CANDIDATE, method=first.method, decode=spec)["units"]
+    other.ask("open_decode", handle=BASELINE, method=second.method, decode=spec)
+    run = _pairs(one, other, units, units)
+    lines = [clock_line(text, name, run, clock, about) for name, clock in SPEEDUPS.items()]
+    lines += [line for name in COUNTS if (line := count_line(text, name, run, about)) is not None]
+    held = [station.ask("peak_memory", handle=h)[MEMORY] for station, h in ((one, CANDIDATE), (other, BASELINE))]
+    lines.append(plain_line(text, MEMORY, held[0], held[1], about, "count"))
+    if ask.energy_s:
+        lines += _energy_lines(text, one, other, about, ask.energy_s)
+    return lines
+
+
+def _pairs(one: StationProcess, other: StationProcess, units: int, blocks: int) -> PairRun:
+    visits = {CANDIDATE: one.visits(CANDIDATE, CANDIDATE), BASELINE: other.visits(BASELINE, BASELINE)}
+    series = BlockSeries(visits, units, math.inf)
+    return PairRun([visit for block in series.upto(blocks) for visit in block])
+
+
+def _workloads(
+    one: StationProcess, other: StationProcess, first: Side, second: Side, about: Comparison, tell: Tell
+) -> list[Line]:
+    names = [w["name"] for w in one.ask("workloads", method=first.method)]
+    theirs = {w["name"] for w in other.ask("workloads", method=second.method)}
+    common = [name for name in names if name in theirs]
+    if not common:
+        raise UsageError(f"{first.name} and {second.name} have no workload in common; give --decode or --tasks")
+    lines = []
+    for name in common:
+        tell(f"workload {name}")
+        one.ask("open_workload", handle=CANDIDATE, method=first.method, workload=name)
+        other.ask("open_workload", handle=BASELINE, method=second.method, workload=name)
+        run = _pairs(one, other, WORKLOAD_BLOCKS, WORKLOAD_BLOCKS)
+        lines += [clock_line(name, m, run, clock, about) for m, clock in WORKLOAD_CLOCKS.items()]
+    return lines
+
+
+def _energy_lines(
+    target: str, one: StationProcess, other: StationProcess, about: Comparison, window_s: float
+) -> list[Line]:
+    found = [
+        {m["metric"]: m for m in station.ask("energy", handle=handle, window_s=window_s)}
+        for station, handle in ((one, CANDIDATE), (other, BASELINE))
+    ]
+    return [
+        plain_line(target, name, found[0][name]["value"], found[1][name]["value"], about, found[0][name]["source"])
+        for name in found[0]
+        if name in found[1]
+    ]
+
+
+def _documents(
+    one: StationProcess, other: StationProcess, first: Side, second: Side, task: str, options: Mapping[str, Any]
+) -> list[tuple[str, str, list[float], list[float]]]:
+    """For each metric of a task the values of both sides on the documents that both answered."""
+    answers = [
+        station.ask("quality", method=side.method, task=task, options=dict(options))
+        for station, side in ((one, first), (other, second))
+    ]
+    found = []
+    for name in dict.fromkeys(row["name"] for row in answers[0]):
+        values = [{row["unit"]: row["value"] for row in rows if row["name"] == name} for rows in answers]
+        both = sorted(values[0].keys() & values[1].keys())
+        if both:
+            found.append((task, name, [values[0][d] for d in both], [values[1][d] for d in both]))
+    return found
