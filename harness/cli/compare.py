@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +44,7 @@ def compare(
 ) -> None:
     """Compare two sides in turns: speed, counts and memory by prompt, quality by document. Ratios are of A to B."""
     from harness.catalog.spec import parse_stack
-    from harness.cli.output import print_json
+    from harness.cli.output import print_json, progress
     from harness.errors import UsageError
     from harness.gate.compare import Ask, Side
     from harness.gate.compare import compare as measure
@@ -81,7 +80,7 @@ def compare(
     with tempfile.NamedTemporaryFile(prefix="zoo-compare-", suffix=".log", delete=False) as file:
         log = Path(file.name)
     sides = Side(names[0], one, places[0]), Side(names[1], other, places[1])
-    found = measure(*sides, ask, log, lambda line: print(line, file=sys.stderr))
+    found = measure(*sides, ask, log, progress)
     log.unlink(missing_ok=True)
     if json_:
         print_json(asdict(found))
@@ -121,7 +120,11 @@ def show(found: Comparison) -> None:
     ]
     print_table(columns, rows, f"{found.first} against {found.second}, {found.layout}, {found.machine_label}")
     print_text("")
+    equal = [line for line in found.lines if line.source == "count" and line.verdict == "no difference"]
     for line in found.lines:
-        print_text(line.sentence)
+        if line not in equal:
+            print_text(line.sentence)
+    if equal:
+        print_text(f"equal on both sides: {', '.join(dict.fromkeys(line.metric for line in equal))}")
     if found.noise is None:
         print_text("note: no noise floor is known for this machine (zoo doctor --noise measures it)")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,22 +18,45 @@ WORTHWHILE = 0.05
 
 def doctor(
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure the ceilings anew, cached or not.")] = False,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="Measure the noise floor: equal sides against each other, some minutes.")
+    ] = False,
+    noise_model: Annotated[str, typer.Option("--noise-model", help="Model whose decoding is timed.")] = "tiny-random",
+    repeats: Annotated[int, typer.Option("--repeats", min=4, help="Comparisons a layout, for --noise.")] = 12,
+    energy: Annotated[float, typer.Option("--energy", min=0, help="Energy window in s, for --noise.")] = 0.0,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Torch threads, for --noise.")] = 1,
     device: options.Device = "auto",
     json_: options.Json = False,
 ) -> None:
-    """What can be measured here: devices, counters, ceilings, thread advice, versions."""
-    report = examine(device, refresh)
+    """What can be measured here: devices, counters, ceilings, noise floor, thread advice, versions."""
+    if noise:
+        _measure_noise(noise_model, device, threads, repeats, energy)
+    report = examine(device, refresh, threads)
     if json_:
         output.print_json(report)
     else:
         output.print_table(("", "what", "found"), _rows(report))
 
 
-def examine(device: str = "auto", refresh: bool = False) -> dict[str, Any]:
-    """Everything that ``zoo doctor`` shows, as plain data. Takes some ten seconds the first time on a machine."""
+def _measure_noise(model: str, device: str, threads: int, repeats: int, energy_s: float) -> None:
+    """Measure the floor and keep it under the machine's key."""
+    from harness.gate.floors import measure_noise
+    from harness.run.lockstep import Place
+
+    place = Place(model, device, threads=threads)
+    with tempfile.TemporaryDirectory() as work:
+        measure_noise(place, Path(work) / "stations.log", output.progress, repeats, energy_s=energy_s)
+
+
+def examine(device: str = "auto", refresh: bool = False, noise_threads: int = 1) -> dict[str, Any]:
+    """Everything that ``zoo doctor`` shows, as plain data. Takes some ten seconds the first time on a machine.
+
+    The noise floor shown is that of ``noise_threads`` torch threads, as `zoo gate` uses them.
+    """
     from harness.measure.ceilings import ceilings
     from harness.measure.energy import codecarbon_mode
     from harness.measure.machine import busy, load_snapshot, machine_key, nvml_state, rapl_state
+    from harness.measure.noise import read_noise
     from harness.measure.provenance import environment, versions
 
     place = _pick(device)
@@ -48,6 +73,7 @@ def examine(device: str = "auto", refresh: bool = False) -> dict[str, Any]:
         "devices": ["cpu", *(f"cuda:{i} {name}" for i, name in enumerate(key.gpus))],
         "dtypes": {name: found.missing.get(name, "runs") for name in (*found.gemm, *found.missing)},
         "ceilings": asdict(found) | {"bandwidth": found.bandwidth},
+        "noise": asdict(known) if (known := read_noise(replace(key, threads=noise_threads).digest)) else None,
         "threads": threads,
         "counters": {
             "rapl": asdict(rapl_state()),
@@ -138,6 +164,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows.append(("", "copy", f"{found['copy'] / 1e9:.1f} GB/s, read plus written"))
     for name, state in report["dtypes"].items():
         rows.append(("", name, _rates(found, name) if state == "runs" else f"does not run: {state}"))
+    rows += _noise_rows(report["noise"])
     times = ", ".join(f"{count}: {ms:.2f} ms" for count, ms in threads["gemv_ms"].items())
     rows.append(("threads", threads["advice"], f"now {threads['current']}; one GEMV by threads {times}"))
     if threads["caution"]:
@@ -154,6 +181,17 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     cache = report["cache"]
     rows.append(("cache", f"{cache['free_bytes'] / 2**30:.1f} GiB free", cache["folder"]))
     rows.append(("model", report["model"]["name"], report["model"]["state"]))
+    return rows
+
+
+def _noise_rows(noise: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    if noise is None:
+        return [("noise floor", "not measured", "zoo doctor --noise measures it")]
+    rows = [("noise floor", noise["measured"], noise["busy"] or f"machine was quiet, decoding of {noise['model']}")]
+    for layout, clocks in noise["floors"].items():
+        for clock, floor in clocks.items():
+            seen = f"A/A ratios from {floor['low']:+.2%} to {floor['high']:+.2%} in {floor['n']} comparisons"
+            rows.append(("", f"{layout}, {clock}", f"{floor['value']:.2%}; {seen}"))
     return rows
 
 

@@ -51,7 +51,7 @@ def gate(
     Regression (exit 1) where the lower bound of the slow-down lies above this machine's noise floor, pass (0) where the
     upper bound lies below the margin, else inconclusive (0, with --strict 3). 4: a trial or everything failed.
     """
-    from harness.cli.output import print_json, print_text
+    from harness.cli.output import print_json, print_text, progress
     from harness.gate.policy import load_policy
     from harness.gate.reports import annotations as annotate
     from harness.gate.reports import as_document
@@ -69,7 +69,7 @@ def gate(
         device=device,
         results=output_path or Path("results"),
     )
-    report = hold_gate(request, lambda line: print(line, file=sys.stderr))
+    report = hold_gate(request, progress)
     report.reproduce = f"zoo gate --policy {policy} --base {report.baseline}"
     if junit is not None:
         _write(junit, junit_text(report))

@@ -81,6 +81,11 @@ def warn(message: str) -> None:
     print(f"zoo: warning: {message}", file=sys.stderr)
 
 
+def progress(message: str) -> None:
+    """One line on stderr about what is going on."""
+    print(message, file=sys.stderr, flush=True)
+
+
 def print_panels(intro: str, panels: Mapping[str, Sequence[tuple[str, str]]], outro: str) -> None:
     """Help: two-column panels under their titles. Uses the light half of rich, as help must open at once."""
     from rich.console import Console

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import EnvironmentFailed, UsageError, ZooError
+from harness.gate.finding import FAILED
 from harness.gate.judge import BASELINE, CANDIDATE
-from harness.gate.lines import Comparison, Line, clock_line, count_line, plain_line, quality_lines
+from harness.gate.lines import Comparison, Documents, Line, clock_line, count_line, plain_line, quality_lines
 from harness.gate.policy import COUNTS, MEMORY, WORKLOAD_CLOCKS
 from harness.measure.decode import SPEEDUPS
 from harness.measure.noise import ONE, TWO, read_noise
@@ -50,16 +52,29 @@ def compare(first: Side, second: Side, ask: Ask, log: Path, tell: Tell) -> Compa
         noise = read_noise(hello["machine"])
         found = Comparison(first.name, second.name, hello["machine"], hello["machine_label"], layout, noise)
         for text in ask.decode:
-            tell(f"decode {text}")
-            found.lines += _decode(one, other, first, second, text, found, ask)
+            with _kept_apart(text, found, tell):
+                found.lines += _decode(one, other, first, second, text, found, ask)
         if ask.workloads:
-            found.lines += _workloads(one, other, first, second, found, tell)
-        quality: list[tuple[str, str, list[float], list[float]]] = []
+            with _kept_apart("workloads", found, tell):
+                found.lines += _workloads(one, other, first, second, found, tell)
+        quality: list[Documents] = []
         for task in ask.tasks:
-            tell(f"task {task}")
-            quality += _documents(one, other, first, second, task, ask.options)
+            with _kept_apart(task, found, tell):
+                quality += _documents(one, other, first, second, task, ask.options)
         found.lines += quality_lines(quality, first.name, second.name)
+    if all(line.verdict == FAILED for line in found.lines):
+        raise EnvironmentFailed("; ".join(line.sentence for line in found.lines) or "nothing was compared")
     return found
+
+
+@contextmanager
+def _kept_apart(target: str, found: Comparison, tell: Tell) -> Iterator[None]:
+    """What fails on one target becomes its line; the others are not lost."""
+    tell(target)
+    try:
+        yield
+    except ZooError as error:
+        found.lines.append(Line(target=target, metric="", verdict=FAILED, sentence=f"{target} failed: {error}"))
 
 
 def _decode(
@@ -118,7 +133,7 @@ def _energy_lines(
 
 def _documents(
     one: StationProcess, other: StationProcess, first: Side, second: Side, task: str, options: Mapping[str, Any]
-) -> list[tuple[str, str, list[float], list[float]]]:
+) -> list[Documents]:
     """For each metric of a task the values of both sides on the documents that both answered."""
     answers = [
         station.ask("quality", method=side.method, task=task, options=dict(options))

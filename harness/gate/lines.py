@@ -17,6 +17,8 @@ from harness.stats.family import holm
 from harness.stats.intervals import Estimate
 from harness.stats.quality import non_inferiority, paired_difference
 
+Documents = tuple[str, str, list[float], list[float]]
+"""A task, a metric of it, and both sides' values on the documents that both answered."""
 LEVEL = 0.95
 SPANS = {"total_s": "whole requests", "ttft_s": "time to first token", "decode_s": "decoding", "cpu_s": "CPU time"}
 
@@ -118,7 +120,7 @@ def plain_line(target: str, name: str, first: float, second: float, about: Compa
     )
 
 
-def quality_lines(series: Sequence[tuple[str, str, list[float], list[float]]], first: str, second: str) -> list[Line]:
+def quality_lines(series: Sequence[Documents], first: str, second: str) -> list[Line]:
     """Paired differences; what counts as worse or better is held at 5 % over all of them together (Holm)."""
     worse, better = [], []
     for _, name, one, other in series:
