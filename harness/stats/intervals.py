@@ -1,4 +1,4 @@
-"""Intervals of paired measurements, and how far into the tail a sample can be read."""
+"""Intervals of paired measurements."""
 
 from __future__ import annotations
 
@@ -36,20 +36,3 @@ def ratio_interval(numerator: Sequence[float], denominator: Sequence[float], lev
     estimate = mean_interval(logs, level)
     low, high = (None if v is None else math.exp(v) for v in (estimate.low, estimate.high))
     return Estimate(math.exp(estimate.value), low, high, estimate.n)
-
-
-def quantile(values: Sequence[float], p: float) -> float:
-    """Linear-interpolation quantile."""
-    ordered = sorted(values)
-    place = p * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-
-def tail_supported(n: int, p: float, confidence: float = 0.95) -> bool:
-    """Whether ``n`` values carry an upper bound of the ``p`` quantile: some value lies above it with ``confidence``.
-
-    The chance that none of n values exceeds the true quantile is p ** n.
-    """
-    return p**n <= 1 - confidence
