@@ -17,7 +17,7 @@ from harness.gate.policy import COUNTS, MEMORY, WORKLOAD_CLOCKS
 from harness.measure.decode import SPEEDUPS
 from harness.measure.noise import ONE, TWO, read_noise
 from harness.measure.pairs import PairRun
-from harness.run.lockstep import BlockSeries, Place, StationProcess, stations
+from harness.run.lockstep import BlockSeries, Place, StationProcess, fleet
 from harness.run.suite import DecodeSpec, parse_decode
 
 WORKLOAD_BLOCKS = 16
@@ -45,8 +45,9 @@ class Ask:
 
 
 def compare(first: Side, second: Side, ask: Ask, log: Path, tell: Tell) -> Comparison:
-    """Measure both sides in turns. They share a process where they share a place, else each has its own."""
-    with stations(first.place, second.place, log) as (one, other):
+    """Measure both sides in turns. They share a process where they share a place."""
+    with fleet(log) as ships:
+        one, other = ships.at(first.place), ships.at(second.place)
         hello = one.hello
         layout = ONE if one is other else TWO
         noise = read_noise(hello["machine"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.measure.machine import busy, load_snapshot
 from harness.measure.noise import ONE, TWO, NoiseFloor, floor_of, write_noise
-from harness.run.lockstep import BlockSeries, Place, StationProcess, log_ratio, stations
+from harness.run.lockstep import BlockSeries, Place, StationProcess, fleet, log_ratio
 from harness.run.suite import DecodeSpec, parse_decode
 from harness.stats.paired import MAX_BLOCKS, signed_rank_bounds
 
@@ -32,7 +32,8 @@ def measure_noise(
     ratios: dict[str, dict[str, list[float]]] = {ONE: defaultdict(list), TWO: defaultdict(list)}
     sources: dict[str, str] = {}
     decode = DecodeSpec(**parse_decode(WORK)).model_dump()
-    with stations(place, place, log) as (first, _):
+    with fleet(log) as ships:
+        first = ships.at(place)
         hello = first.hello
         for turn in range(repeats):
             tell(f"noise in one process, {turn + 1} of {repeats}")
@@ -41,8 +42,8 @@ def measure_noise(
                 _energy(first, energy_s, ratios[ONE], sources)
     for turn in range(repeats):
         tell(f"noise in two processes, {turn + 1} of {repeats}")
-        with stations(place, place, log) as (first, _), stations(place, place, log) as (second, _):
-            _compare(first, second, decode, budget_s, turn, ratios[TWO])
+        with fleet(log) as ships:
+            _compare(ships.at(place, "first"), ships.at(place, "second"), decode, budget_s, turn, ratios[TWO])
     noise = NoiseFloor(
         machine=hello["machine"],
         label=hello["machine_label"],

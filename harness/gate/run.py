@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import EnvironmentFailed, UsageError, ZooError
@@ -14,42 +13,10 @@ from harness.gate.floors import measure_noise
 from harness.gate.judge import Bar, Judged, judge_trial
 from harness.gate.policy import COUNTS, GateTrial, Policy
 from harness.measure.noise import NoiseFloor, read_noise
-from harness.run.lockstep import Place, StationProcess
+from harness.run.lockstep import Fleet, Place, fleet
 from harness.stats.sequential import INCONCLUSIVE, REGRESSION
 
 Tell = Callable[[str], None]
-
-
-@dataclass
-class Fleet:
-    """Measuring processes by place and side; one that has died is started anew at the next request."""
-
-    log: Path
-    limit_s: float
-    running: dict[tuple[Place, str], StationProcess] = field(default_factory=dict)
-
-    def at(self, place: Place, side: str = "") -> StationProcess:
-        """The process of a place."""
-        key = (place, side)
-        if key not in self.running or self.running[key].process.poll() is not None:
-            self.running[key] = StationProcess(place, self.log, self.limit_s)
-        return self.running[key]
-
-    def close(self) -> None:
-        """End all processes."""
-        for station in self.running.values():
-            station.close()
-        self.running.clear()
-
-
-@contextlib.contextmanager
-def fleet(log: Path, limit_s: float) -> Iterator[Fleet]:
-    """A fleet that is gone when the context closes."""
-    made = Fleet(log, limit_s)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @dataclass(frozen=True)

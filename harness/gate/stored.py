@@ -13,9 +13,9 @@ from harness.errors import UsageError, ZooError
 from harness.gate.finding import FAILED, NOT_JUDGED, Finding, Report
 from harness.gate.judge import CANDIDATE, CLOCKS, Bar, clock_finding, quality_finding
 from harness.gate.policy import COUNTS, GateTrial, Policy
-from harness.gate.run import Sides, fleet, machine_noise, noisy_comparisons
+from harness.gate.run import Sides, machine_noise, noisy_comparisons
 from harness.records.store import read_results
-from harness.run.lockstep import Place, StationProcess
+from harness.run.lockstep import Place, StationProcess, fleet
 from harness.stats.paired import Bounds
 from harness.stats.sequential import decide
 

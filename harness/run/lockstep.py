@@ -40,11 +40,11 @@ class Place:
 class StationProcess:
     """A station in a process of its own. A request that takes longer than ``limit_s`` ends it."""
 
-    def __init__(self, place: Place, log: Path, limit_s: float = 1800.0) -> None:
+    def __init__(self, place: Place, log: Path, limit_s: float = 1800.0, cores: Sequence[int] = ()) -> None:
         self.place, self.log, self.limit_s = place, log, limit_s
         variables = {**os.environ, "OMP_NUM_THREADS": str(place.threads), "TOKENIZERS_PARALLELISM": "false"}
         if place.source:
-            variables["PYTHONPATH"] = os.pathsep.join(filter(None, (place.source, os.environ.get("PYTHONPATH", ""))))
+            variables["PYTHONPATH"] = os.pathsep.join((*source_roots(place.source), os.environ.get("PYTHONPATH", "")))
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [place.python, "-m", "harness.run.station"],
@@ -58,7 +58,10 @@ class StationProcess:
         self.answers: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
         loading = {name: getattr(place, name) for name in ("model", "device", "dtype", "threads", "seed")}
-        self.hello: dict[str, Any] = self.ask("load", **loading)
+        self.hello: dict[str, Any] = self.ask("load", **loading, cores=list(cores))
+        if place.source and (Path(place.source) / "harness").is_dir() and place.source not in self.hello["harness"]:
+            self.close()
+            raise EnvironmentFailed(f"the process of {place.source} runs {self.hello['harness']} instead of its own")
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -103,17 +106,62 @@ class StationProcess:
         return visit
 
 
+def source_roots(source: str) -> tuple[str, ...]:
+    """The folders of a source tree from which packages are imported; a tree that cannot be asked is refused."""
+    root = Path(source)
+    if (root / "harness").is_dir() and not (root / "harness" / "run" / "station.py").is_file():
+        raise UsageError(f"the revision at {source} is older than `zoo gate` and cannot be measured in lockstep")
+    return tuple(str(folder) for folder in (root, root / "src") if folder.is_dir())
+
+
+def quiet_cores(threads: int, watch_s: float = 0.2) -> tuple[int, ...]:
+    """The ``threads`` cores that others use least just now; empty where a process cannot be bound to cores."""
+    import psutil
+
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    usage = dict(enumerate(psutil.cpu_percent(watch_s, percpu=True)))
+    allowed = sorted(os.sched_getaffinity(0), key=lambda core: usage.get(core, 0.0))
+    return tuple(sorted(allowed[:threads]))
+
+
+@dataclass
+class Fleet:
+    """Measuring processes by place and side; one that has died is started anew at the next request.
+
+    All are bound to the same cores. They take turns, so none stands in another's way, and none is slower because its
+    core has a busy neighbour: left to the system, equal processes differed by up to a quarter on a loaded machine.
+    """
+
+    log: Path
+    limit_s: float = 1800.0
+    running: dict[tuple[Place, str], StationProcess] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+
+    def at(self, place: Place, side: str = "") -> StationProcess:
+        """The process of a place; different ``side`` names make different processes of one place."""
+        key = (place, side)
+        if key not in self.running or self.running[key].process.poll() is not None:
+            self.cores = self.cores or quiet_cores(place.threads)
+            self.running[key] = StationProcess(place, self.log, self.limit_s, self.cores)
+        return self.running[key]
+
+    def close(self) -> None:
+        """End all processes; those started later choose their cores anew."""
+        for station in self.running.values():
+            station.close()
+        self.running.clear()
+        self.cores = ()
+
+
 @contextlib.contextmanager
-def stations(candidate: Place, baseline: Place, log: Path) -> Iterator[tuple[StationProcess, StationProcess]]:
-    """The processes of both sides: one and the same where the places are equal."""
-    with contextlib.ExitStack() as stack:
-        first = StationProcess(candidate, log)
-        stack.callback(first.close)
-        second = first
-        if baseline != candidate:
-            second = StationProcess(baseline, log)
-            stack.callback(second.close)
-        yield first, second
+def fleet(log: Path, limit_s: float = 1800.0) -> Iterator[Fleet]:
+    """A fleet that is gone when the context closes."""
+    made = Fleet(log, limit_s)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @dataclass

@@ -30,8 +30,10 @@ class Station:
         self.sides: dict[str, Callable[[int], dict[str, float]]] = {}
         self.contexts: dict[str, Any] = {}
 
-    def load(self, model: str, device: str, dtype: str | None, threads: int, seed: int) -> dict[str, Any]:
-        """Load a model and say who answers: protocol, machine, sources and versions."""
+    def load(
+        self, model: str, device: str, dtype: str | None, threads: int, seed: int, cores: list[int]
+    ) -> dict[str, Any]:
+        """Load a model and say who answers: machine, sources and versions. Work on a CPU is bound to ``cores``."""
         import torch
 
         import harness
@@ -42,6 +44,8 @@ class Station:
 
         torch.set_num_threads(threads)
         self.bench = Bench(load_subject(model, device, dtype), seed)
+        if cores and self.bench.subject.device.type == "cpu":
+            os.sched_setaffinity(0, cores)
         self.sides, self.contexts = {}, {}
         source = Path(harness.__file__).parent
         state = git_state(source)
