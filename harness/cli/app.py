@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "gate": Verb("Say regression, pass or inconclusive, under a policy.", "Measure", "gate", "gate"),
     "train": Verb("Make a method's artifact alone.", "Measure", "train", "train"),
     "leaderboard": Verb("Show what was measured, ranked by kind.", "Read", "leaderboard", "leaderboard"),
+    "reproduce": Verb("Run a recorded trial again: does it agree?", "Read", "reproduce", "reproduce"),
     "export": Verb("Write records for other programs.", "Read", "export", "export"),
     "list": Verb("List methods, suites, tasks or models.", "Read", "list_", "list_"),
     "info": Verb("Show a method's card, parameters and claims.", "Read", "info", "info"),

@@ -122,16 +122,16 @@ def plain_line(target: str, name: str, first: float, second: float, about: Compa
 
 def quality_lines(series: Sequence[Documents], first: str, second: str) -> list[Line]:
     """Paired differences; what counts as worse or better is held at 5 % over all of them together (Holm)."""
-    worse, better = [], []
+    worse, better, alpha = [], [], (1 - LEVEL) / 2
     for _, name, one, other in series:
         higher = metric(name).direction != "lower"
         span = max(1e-9, max(*one, *other) - min(*one, *other))
         judged = [
-            non_inferiority(*pair, span, higher_is_better=higher).p_worse for pair in ((one, other), (other, one))
+            non_inferiority(*pair, span, alpha / len(series), higher_is_better=higher).p_worse
+            for pair in ((one, other), (other, one))
         ]
         worse.append(1.0 if judged[0] is None else judged[0])
         better.append(1.0 if judged[1] is None else judged[1])
-    alpha = (1 - LEVEL) / 2
     is_worse, is_better = holm(worse, alpha).rejected, holm(better, alpha).rejected
     lines = []
     for number, (task, name, one, other) in enumerate(series):

@@ -44,7 +44,7 @@ def verdict_line(report: Report) -> str:
 
 
 def junit(report: Report) -> str:
-    """JUnit XML: a suite a gate, a case a finding. A regression is a failure, what failed an error, doubt is skipped."""
+    """JUnit XML: a suite a gate, a case a finding. A regression is a failure, what failed an error, doubt skipped."""
     found = ordered(report.findings)
     tally = Counter(f.outcome for f in found)
     totals = {
@@ -63,7 +63,7 @@ def junit(report: Report) -> str:
     for finding in found:
         _case(suite, finding)
     ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True).decode() + "\n"
 
 
 def _case(suite: ElementTree.Element, found: Finding) -> None:
@@ -118,8 +118,8 @@ def markdown(report: Report) -> str:
     if loud:
         parts += [_table(loud), "\n".join(f"- {_name(f.trial)}: {_text(f.sentence)}" for f in loud)]
     if quiet:
-        what = "comparisons that pass" + (" or are not judged" if quiet[-1].outcome == NOT_JUDGED else "")
-        parts.append(f"<details><summary>{len(quiet)} {what}</summary>\n\n{_table(quiet)}\n\n</details>")
+        what = ", ".join(f"{outcome}: {n}" for outcome, n in Counter(f.outcome for f in quiet).items())
+        parts.append(f"<details><summary>{what}</summary>\n\n{_table(quiet)}\n\n</details>")
     parts.append("\n".join(f"- {line}" for line in _fine_print(report)))
     return "\n\n".join(parts) + "\n"
 

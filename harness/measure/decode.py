@@ -91,10 +91,22 @@ def measure_decode(candidate: Opened, baseline: Opened | None, work: DecodeWork,
     other, order = (side, SELF_ORDER) if baseline is None else (make_side(baseline, work), ORDER)
     run = run_pairs(timed_sides(side, other), range(len(work.batches())), budget_s, order=order)
     result = DecodeResult(cpu_share=run.cpu_share)
-    result.measurements += [*speedups(run), *latencies(run.of("candidate")), *counts(run)]
+    result.measurements += [
+        *speedups(run),
+        *latencies(run.of("candidate")),
+        *counts(_completed(run, side, other, work)),
+    ]
     result.measurements += [*memory(candidate, work), *utilisation(candidate, run)]
     result.samples = raw_samples(run)
     return result
+
+
+def _completed(run: PairRun, candidate: Side, baseline: Side, work: DecodeWork) -> PairRun:
+    """The blocks, with one visit a side of each unit that the budget left out: counts must not depend on the clock."""
+    done = {block.unit for block in run.blocks}
+    visits = timed_sides(candidate, baseline)
+    missing = [visit(unit) for unit in range(len(work.batches())) if unit not in done for visit in visits.values()]
+    return PairRun([*run.blocks, *missing])
 
 
 def _ttft(block: Block) -> float:

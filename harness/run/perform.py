@@ -28,6 +28,7 @@ from harness.measure.provenance import environment, git_state, versions
 from harness.measure.workload import measure_workload
 from harness.records.schema import AS_BASELINE, FAILED, OK, OUT_OF_MEMORY, REFUSED, MeasurementRow, TrialRecord
 from harness.run.trial import COST, PROBE, QUALITY, WORKLOAD
+from harness.subjects.fingerprint import weights_fingerprint
 from harness.subjects.subject import GENERATE, Subject
 
 Figures = tuple[list[Measurement], list[dict[str, Any]], float | None]
@@ -43,6 +44,7 @@ class Bench:
     def __init__(self, subject: Subject, seed: int) -> None:
         self.subject = subject
         self.store = ArtifactStore(seed)
+        self.weights = weights_fingerprint(subject.model)
         gc.collect()
         gc.freeze()  # libraries and weights stay: the collection before each timed block need not walk over them
 
@@ -71,6 +73,7 @@ class Bench:
                 traceback.print_exc()
         record.seconds = time.perf_counter() - started
         record.environment = _environment(busy(before, load_snapshot()), cpu_share)
+        record.environment["weights"] = self.weights
         return record
 
 

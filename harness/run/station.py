@@ -52,6 +52,7 @@ class Station:
         key = machine_key()
         return {
             "protocol": PROTOCOL,
+            "weights": self.bench.weights,
             "machine": key.digest,
             "machine_label": key.label,
             "harness": str(source),

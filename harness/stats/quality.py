@@ -33,6 +33,8 @@ FEW_APART = 10
 """Where most units have the same difference, so many others must stand apart from it before a variance is believed."""
 FEW_UNITS = 8
 """Fewer units than this have too few distinct resamples: Student's t alone."""
+SAME = 12
+"""Differences that agree to so many decimals of the values' range are the same; what is left is rounding."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class NonInferiority:
     """Whether a loss stays below a margin.
 
     ``verdict`` is ``pass``, ``worse`` or ``inconclusive``; ``loss`` is the mean loss (positive: the candidate is worse)
-    with bounds that each hold at 1 - alpha; ``p_worse`` is the p-value of "not worse" (small: worse), and None where
-    no interval exists; ``detectable`` is the smallest true loss that this many documents tell from none with power 0.8.
+    with bounds that each hold at 1 - alpha; ``p_worse`` is the p-value of "not worse" (small: worse; resamples resolve
+    it to alpha / 20), None without an interval; ``detectable`` is the smallest true loss found with power 0.8.
     """
 
     verdict: str
@@ -62,15 +64,14 @@ class NonInferiority:
 
 @dataclass(frozen=True)
 class _Units:
-    """Differences by independent unit: their sums, their numbers of documents, and how far one of them can reach.
+    """Differences by independent unit, scaled by ``span``: 1 for 0/1 values, else the range of all values seen.
 
-    ``reach`` is the most that a unit can move n times the mean: 1 for 0/1 values, else the range of all values seen,
-    times the weight of the largest unit. ``binary``: 0/1 values of single documents.
+    ``sums`` and ``sizes`` (documents) by unit; ``binary``: 0/1 values of single documents. All else is in spans.
     """
 
     sums: Array
     sizes: Array
-    reach: float
+    span: float
     binary: bool
 
     @property
@@ -99,6 +100,11 @@ class _Units:
         return float(self.residuals.std(ddof=1)) / math.sqrt(self.n)
 
     @property
+    def reach(self) -> float:
+        """The most that a unit can move n times the mean: a large cluster more than its share among the clusters."""
+        return float(self.weights.max())
+
+    @property
     def masses(self) -> tuple[float, float]:
         """How many units of the widest difference the gains and the losses amount to."""
         parts = self.sums / self.sizes.mean() / self.reach
@@ -108,7 +114,7 @@ class _Units:
         """Whether the units are counted as gains and losses, because their variance cannot be believed."""
         import numpy as np
 
-        _, counts = np.unique(self.sums / self.sizes, return_counts=True)
+        _, counts = np.unique(np.round(self.sums / self.sizes, SAME), return_counts=True)
         return self.binary or (2 * counts.max() > self.n and self.n - counts.max() < FEW_APART)
 
 
@@ -223,22 +229,19 @@ def _estimate(units: _Units, tail: float, roots: Array) -> Estimate:
     import numpy as np
     from scipy import stats
 
-    if units.n < 2 or units.reach == 0:
-        return Estimate(units.mean, None, None, units.n)
+    value = units.mean * units.span
+    if units.n < 2 or units.span == 0:
+        return Estimate(value, None, None, units.n)
     if units.counted():
-        low, high = score_interval(*units.masses, units.n, tail)
-        return Estimate(units.mean, low * units.reach, high * units.reach, units.n)
-    below = above = float(stats.t.isf(tail, units.n - 1))
-    if len(roots):
-        below = max(below, float(np.quantile(roots, 1 - tail, method="higher")))
-        above = max(above, -float(np.quantile(roots, tail, method="lower")))
-    low, high = units.mean - below * units.error, units.mean + above * units.error
-    return Estimate(
-        value=units.mean,
-        low=low if math.isfinite(low) else None,
-        high=high if math.isfinite(high) else None,
-        n=units.n,
-    )
+        low, high = (bound * units.reach for bound in score_interval(*units.masses, units.n, tail))
+    else:
+        below = above = float(stats.t.isf(tail, units.n - 1))
+        if len(roots):
+            below = max(below, float(np.quantile(roots, 1 - tail, method="higher")))
+            above = max(above, -float(np.quantile(roots, tail, method="lower")))
+        low, high = units.mean - below * units.error, units.mean + above * units.error
+    found = [bound * units.span if math.isfinite(bound) else None for bound in (low, high)]
+    return Estimate(value, found[0], found[1], units.n)
 
 
 def _p_positive(units: _Units, roots: Array) -> float:
@@ -255,9 +258,9 @@ def _p_positive(units: _Units, roots: Array) -> float:
 
 def _detectable(units: _Units, alpha: float) -> float:
     if not units.counted():
-        return smallest_detectable(units.n, alpha, sd=units.error * math.sqrt(units.n))
+        return units.span * smallest_detectable(units.n, alpha, sd=units.error * math.sqrt(units.n))
     share = min(1.0, sum(units.masses) / units.n)
-    return units.reach * smallest_detectable(units.n, alpha, discordant_share=share)
+    return units.span * units.reach * smallest_detectable(units.n, alpha, discordant_share=share)
 
 
 def _units(candidate: Sequence[float], baseline: Sequence[float], clusters: Sequence[Hashable] | None) -> _Units:
@@ -271,12 +274,10 @@ def _units(candidate: Sequence[float], baseline: Sequence[float], clusters: Sequ
     if len(labels) != n:
         raise UsageError(f"{len(labels)} cluster labels for {n} documents; give one label a document")
     index = np.array([place.setdefault(label, len(place)) for label in labels])
-    sizes = np.bincount(index).astype(float)
-    sums = np.bincount(index, weights=new - old)
     binary = _is_binary(new, old)
-    reach = 1.0 if binary else float(max(new.max(), old.max()) - min(new.min(), old.min()))
-    # A large cluster moves the mean by more than its share among the clusters.
-    return _Units(sums, sizes, reach * float(sizes.max() / sizes.mean()), binary and len(sizes) == n)
+    span = 1.0 if binary else float(max(new.max(), old.max()) - min(new.min(), old.min()))
+    sums = np.bincount(index, weights=(new - old) / (span or 1.0))
+    return _Units(sums, np.bincount(index).astype(float), span, binary and len(place) == n)
 
 
 def _arrays(candidate: Sequence[float], baseline: Sequence[float]) -> tuple[Array, Array]:

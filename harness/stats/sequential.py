@@ -35,7 +35,7 @@ class Design:
     def __post_init__(self) -> None:
         if not 0 <= self.floor < self.margin:
             raise UsageError(
-                f"a margin of {self.margin:.2%} lies below the noise floor of {self.floor:.2%} measured on this machine; "
+                f"a margin of {self.margin:.2%} lies below this machine's noise floor of {self.floor:.2%}; "
                 "give a larger margin or a quieter machine"
             )
 

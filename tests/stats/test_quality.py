@@ -9,14 +9,17 @@ Error rates of the 0/1 interval, exact by enumeration of all outcomes (worst of 
     corrected by one pair     4.6 %   2.4 %    1.05 %
     Newcombe's interval       13 %    12 %     7.7 %  (coarser grid, n = 10 to 100)
 
-Coverage of the 95 % interval of other values, 1,000 samples each:
+Where nothing is lost, "worse" is found at most as often as stated at every level tried (5 % to 0.05 %, n = 20 to 400);
+far out (0.05 %) the other bound errs with up to 0.08 %.
+
+Coverage of the 95 % interval of other values, 1,000 samples each, 2,000 at n = 20 and 50:
 
     n                                    5      20     50     200
-    normal                               0.959  0.962  0.965  0.948
-    lognormal, sigma 1                   0.818  0.915  0.955  0.953
-    exponential, a tenth reversed x 3    0.967  0.933  0.940  0.939
-    F1, all documents changed            0.960  0.949  0.954  0.945
-    F1, 30 % changed                     1.000  1.000  0.945  0.950
+    normal                               0.959  0.961  0.962  0.948
+    lognormal, sigma 1                   0.818  0.921  0.945  0.953
+    exponential, a tenth reversed x 3    0.967  0.936  0.936  0.939
+    F1, all documents changed            0.960  0.952  0.953  0.945
+    F1, 30 % changed                     1.000  1.000  0.949  0.950
     F1, 10 % changed                     1.000  1.000  0.997  0.963
     F1, 3 % changed                      1.000  1.000  1.000  0.995
 
@@ -174,11 +177,11 @@ def bits_per_byte(rng, n):
 
 
 LAWS = [
-    pytest.param(lambda rng: f1_like(rng, 50, 1.0, 0.9), 0.954, id="F1-all-changed"),
+    pytest.param(lambda rng: f1_like(rng, 50, 1.0, 0.9), 0.953, id="F1-all-changed"),
     pytest.param(lambda rng: f1_like(rng, 50, 0.1, 0.6), 0.997, id="F1-tenth-changed"),
     pytest.param(lambda rng: f1_like(rng, 20, 0.03, 0.0), 1.0, id="F1-few-changed"),
-    pytest.param(lambda rng: bits_per_byte(rng, 20), 0.915, id="lognormal-20"),
-    pytest.param(lambda rng: bits_per_byte(rng, 50), 0.955, id="lognormal-50"),
+    pytest.param(lambda rng: bits_per_byte(rng, 20), 0.921, id="lognormal-20"),
+    pytest.param(lambda rng: bits_per_byte(rng, 50), 0.945, id="lognormal-50"),
 ]
 
 
@@ -255,6 +258,23 @@ def test_a_rare_difference_is_not_believed_from_its_variance():
     scores = np.linspace(0, 1, 100)
     estimate = paired_difference(scores + np.eye(100)[50] * 1e-3, scores)
     assert estimate.low < -0.03 and estimate.high > 0.03
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e200])
+def test_the_unit_of_the_values_does_not_matter(scale):
+    candidate, baseline, _ = bits_per_byte(np.random.default_rng(0), 30)
+    one, other = (non_inferiority(candidate * s, baseline * s, margin=0.1 * s, alpha=0.05) for s in (1.0, scale))
+    assert other.verdict == one.verdict and other.p_worse == pytest.approx(one.p_worse)
+    assert (other.loss.low, other.loss.high) == pytest.approx(
+        (scale * one.loss.low, scale * one.loss.high), rel=1e-9, abs=0
+    )
+    assert other.detectable == pytest.approx(scale * one.detectable, rel=1e-9, abs=0)
+
+
+def test_a_constant_difference_is_not_believed_more_for_its_rounding():
+    scores = np.random.default_rng(0).random(20)
+    estimate = paired_difference(scores + 0.1, scores)  # differences of 0.1 up to the last bit
+    assert estimate.value == pytest.approx(0.1) and estimate.high - estimate.low > 0.1
 
 
 @pytest.mark.parametrize(
