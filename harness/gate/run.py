@@ -10,8 +10,8 @@ from pathlib import Path
 from harness.errors import EnvironmentFailed, UsageError, ZooError
 from harness.gate.finding import CHANGE, FAILED, Finding, Report
 from harness.gate.floors import measure_noise
-from harness.gate.judge import Bar, Judged, judge_trial
-from harness.gate.policy import COUNTS, GateTrial, Policy
+from harness.gate.judge import CLOCKS, Bar, Judged, judge_trial
+from harness.gate.policy import COUNTS, MEMORY, GateTrial, Policy
 from harness.measure.noise import NoiseFloor, read_noise
 from harness.run.lockstep import Fleet, Place, fleet
 from harness.stats.sequential import INCONCLUSIVE, REGRESSION
@@ -64,15 +64,24 @@ def run_gate(
         report.environment = {name: hello[name] for name in ("versions", "git", "device", "dtype")}
         if noise.busy:
             report.warnings.append(f"the noise floor was measured on a {noise.busy}")
+        bars = {trial.name: _bar(policy, sides, trial, noise) for trial in policy.trial}
         for trial in policy.trial:
             tell(trial.name)
-            same = len(set(sides.of(trial))) == 1
-            bar = Bar(policy, noise, noisy_comparisons(policy), same)
+            bar = bars[trial.name]
             judged = _judge_safely(ships, sides, trial, bar)
             report.findings += judged.findings
             keep(trial, judged)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _bar(policy: Policy, sides: Sides, trial: GateTrial, noise: NoiseFloor) -> Bar:
+    """What a trial is held against; a margin below the floor is refused before anything is measured."""
+    bar = Bar(policy, noise, noisy_comparisons(policy), same_process=len(set(sides.of(trial))) == 1)
+    for name in trial.wanted:
+        if name in CLOCKS or name == MEMORY:
+            bar.design(trial, name)
+    return bar
 
 
 def _judge_safely(ships: Fleet, sides: Sides, trial: GateTrial, bar: Bar) -> Judged:

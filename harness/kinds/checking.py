@@ -124,6 +124,12 @@ def check_cached(
     spec: MethodSpec, model: str = CHECK_MODEL, device: str = "auto", dtype: str | None = None
 ) -> list[CheckResult]:
     """A method's checks on a model: remembered for these sources, model, type and device, else run now."""
-    subject = load_subject(model, device, dtype)
-    held = _read(_cache_path(spec, subject))
-    return held if held is not None else check_subject(spec, subject)
+    held = known_results(spec, model, device, dtype)
+    return held if held is not None else check_subject(spec, load_subject(model, device, dtype))
+
+
+def known_results(
+    spec: MethodSpec, model: str = CHECK_MODEL, device: str = "auto", dtype: str | None = None
+) -> list[CheckResult] | None:
+    """What earlier checks of these sources on this model gave; None where they never ran."""
+    return _read(_cache_path(spec, load_subject(model, device, dtype)))

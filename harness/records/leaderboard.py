@@ -10,11 +10,13 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.catalog.registry import catalog
 from harness.records.metrics import metric
 from harness.records.schema import AS_BASELINE, OK
+from harness.records.store import SETTING, newest_of_settings, read_newest
 from harness.stats.intervals import mean_interval
 
 if TYPE_CHECKING:
@@ -83,11 +85,27 @@ class Board:
     sorted_by: str
 
 
+def read_boards(results: Path, kind: str = "", suite: str = "", sort: str = "") -> list[Board]:
+    """Boards of all kinds (or one) from the records under ``results``, of which only the rows that count are read."""
+    import polars as pl
+
+    names = ("baseline", "status", "reason", "suite", "environment", "reproduce", "machine")
+    text = dict.fromkeys(("trial_id", "metric", "phase", "source"), pl.String)
+    schemas = {
+        "trials": {**dict.fromkeys(("trial_id", "started", *SETTING, *names), pl.String), "seed": pl.Int64},
+        "measurements": {**text, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64},
+        "samples": {**dict.fromkeys(("trial_id", "side", "name"), pl.String), "unit": pl.Int64, "value": pl.Float64},
+    }
+    return build_boards(read_newest(results, schemas, method_kind=kind, suite=suite), kind, suite, sort)
+
+
 def build_boards(tables: Mapping[str, pl.DataFrame], kind: str = "", suite: str = "", sort: str = "") -> list[Board]:
-    """Boards of all kinds (or one) from stored tables. ``suite`` keeps the trials of one suite."""
-    trials = tables["trials"].to_dicts()
-    if suite:
-        trials = [t for t in trials if t["suite"] == suite]
+    """Boards of all kinds (or one) from stored tables. ``suite`` keeps the trials of one suite.
+
+    Of several trials of one setting the newest counts: sources change, so a setting has a new trial every night.
+    """
+    wanted = {"suite": suite} if suite else {}
+    trials = newest_of_settings(tables["trials"].lazy().filter(**wanted)).collect().to_dicts()
     figures: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in tables["measurements"].to_dicts():
         figures[row["trial_id"]].append(row)

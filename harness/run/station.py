@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -44,12 +45,12 @@ class Station:
 
         torch.set_num_threads(threads)
         self.bench = Bench(load_subject(model, device, dtype), seed)
-        if cores and self.bench.subject.device.type == "cpu":
-            os.sched_setaffinity(0, cores)
         self.sides, self.contexts = {}, {}
         source = Path(harness.__file__).parent
         state = git_state(source)
         key = machine_key()
+        if cores and self.bench.subject.device.type == "cpu":
+            os.sched_setaffinity(0, cores)  # after the key, which tells machines apart and not cores
         return {
             "protocol": PROTOCOL,
             "weights": self.bench.weights,
@@ -70,6 +71,7 @@ class Station:
         from harness.run.perform import decode_work, refuse_red
 
         stack = parse_stack(method) if method else Stack(())
+        check_apart(stack)
         refuse_red(stack)
         work = decode_work(self.bench.subject, decode)
         opened = self.bench.opened(stack)
@@ -84,10 +86,12 @@ class Station:
 
     def open_workload(self, handle: str, method: str, workload: str, reference: bool = False) -> dict[str, Any]:
         """Open one of a method's workloads, or the reference that comes with it, once both are known to agree."""
+        from harness.catalog.spec import parse_stack
         from harness.errors import UsageError
         from harness.measure.workload import agreement
         from harness.run.perform import find_workload
 
+        check_apart(parse_stack(method))
         found = find_workload(self.bench.subject, method, workload)
         call = found.make()
         agreement(found, call)
@@ -132,6 +136,16 @@ class Station:
 
         found = [w for m in parse_stack(method).build() for w in m.workloads(self.bench.subject)]
         return [{"name": w.name, "reference": w.reference is not None} for w in found]
+
+
+def check_apart(stack: Any) -> None:
+    """Run invariants that were never run apart: what they allocate would stay in this process."""
+    from harness.kinds.checking import known_results
+
+    for spec in stack.specs:
+        if known_results(spec) is None:
+            command = [sys.executable, "-m", "harness.cli", "check", str(spec)]
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # its outcome is read from the cache
 
 
 def _repeated(call: Callable[[], Any], device: Any) -> Callable[[int], dict[str, float]]:
