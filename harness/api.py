@@ -61,13 +61,12 @@ def leaderboard(kind: str, results: Place = "results", suite: str = "", sort: st
     ``<name> delta`` with its own interval where it was compared with the baseline document by document.
     """
     from harness.errors import unknown_name
-    from harness.records.leaderboard import build_boards
-    from harness.records.store import read_results
+    from harness.records.leaderboard import read_boards
+    from harness.records.store import recorded_values
 
-    tables = read_results(Path(results))
-    boards = build_boards(tables, kind, suite, sort)
+    boards = read_boards(Path(results), kind, suite, sort)
     if not boards:
-        raise unknown_name("kind among the records", kind, set(tables["trials"]["method_kind"]))
+        raise unknown_name("kind among the records", kind, recorded_values(Path(results), "method_kind"))
     if sort and boards[0].sorted_by != sort:
         raise unknown_name("column", sort, boards[0].columns)
     return _board_frame(boards[0])

@@ -42,17 +42,15 @@ def show(
     """Read the records under ``results`` and print their boards."""
     from harness.cli.output import print_json, print_text
     from harness.errors import UsageError, unknown_name
-    from harness.records.leaderboard import build_boards
+    from harness.records.leaderboard import read_boards
     from harness.records.render import as_data, csv_text, markdown
-    from harness.records.store import read_results
+    from harness.records.store import recorded_values
 
-    tables = read_results(results)
-    kinds = set(tables["trials"]["method_kind"])
-    if kind and kind not in kinds:
+    boards = read_boards(results, kind, suite, sort)
+    if not boards and kind and kind not in (kinds := recorded_values(results, "method_kind")):
         raise unknown_name("kind among the records", kind, kinds)
-    boards = build_boards(tables, kind, suite, sort)
     if not boards:
-        there = ", ".join(sorted(set(tables["trials"]["suite"])))
+        there = ", ".join(recorded_values(results, "suite"))
         raise UsageError(f"no trial of suite {suite!r} under {results}; suites there: {there}")
     if sort and not any(board.sorted_by == sort for board in boards):
         raise unknown_name("column", sort, {c for board in boards for c in board.columns})

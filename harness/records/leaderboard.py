@@ -105,9 +105,10 @@ def build_boards(tables: Mapping[str, pl.DataFrame], kind: str = "", suite: str 
     Of several trials of one setting the newest counts: sources change, so a setting has a new trial every night.
     """
     wanted = {"suite": suite} if suite else {}
-    trials = newest_of_settings(tables["trials"].lazy().filter(**wanted)).collect().to_dicts()
+    chosen = newest_of_settings(tables["trials"].lazy().filter(**wanted)).collect()
+    trials = chosen.to_dicts()
     figures: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in tables["measurements"].to_dicts():
+    for row in tables["measurements"].join(chosen, on="trial_id", how="semi", maintain_order="left").to_dicts():
         figures[row["trial_id"]].append(row)
     by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for trial in trials:

@@ -7,7 +7,7 @@ import json
 import polars as pl
 import pytest
 
-from harness.records.leaderboard import Cell, _order, build_boards
+from harness.records.leaderboard import Cell, _order, build_boards, read_boards
 from harness.records.metrics import dictionary_page, metrics
 from harness.records.render import amount, as_data, cell_text, csv_text, footnotes, markdown, table_rows
 from harness.records.schema import (
@@ -20,6 +20,7 @@ from harness.records.schema import (
     sample_frame,
     trial_frame,
 )
+from harness.records.store import RunFolder, read_results
 
 
 def record(method, kind, target, figures, status=OK, reason="", documents=(), suite="unit"):
@@ -110,6 +111,56 @@ def test_one_suite_only(records):
     other = record("kv_random", "cost", "chat", speed(1, 1, 1, 1.0), suite="other")
     assert len(build_boards(tables([*records, other]), suite="unit")[0].rows) == 3
     assert build_boards(tables(records), suite="nothing") == []
+
+
+def stored(results, name, records, close=True):
+    run = RunFolder.create(results, name, {})
+    for one in records:
+        one.trial["trial_id"] = f"{name}-{one.trial['trial_id']}"
+        one.started = name
+        run.store(one)
+    if close:
+        run.close()
+    return run
+
+
+def test_boards_read_from_records_are_those_of_the_whole_tables(records, tmp_path):
+    stored(tmp_path, "1", records)
+    stored(tmp_path, "2", [record("kv_full", "cost", "copy", speed(1.0, 0.9, 1.1, 512.0), suite="other")], close=False)
+    for choice in ({}, {"kind": "pruning"}, {"suite": "other"}, {"sort": "kv_bytes_held"}):
+        assert as_data(read_boards(tmp_path, **choice)) == as_data(build_boards(read_results(tmp_path), **choice))
+    assert len(read_boards(tmp_path)[0].rows) == 4 and len(read_boards(tmp_path, suite="other")[0].rows) == 1
+    assert read_boards(tmp_path, kind="kernel") == []
+
+
+def test_the_newest_trial_of_a_setting_counts(records, tmp_path):
+    failed = record("kv_streaming", "cost", "chat", [], status=FAILED, reason="RuntimeError: once")
+    stored(tmp_path, "1", [failed, record("kv_full", "cost", "chat", speed(7.0, 6.0, 8.0, 1.0))])
+    stored(tmp_path, "2", records)
+    for boards in (read_boards(tmp_path), build_boards(read_results(tmp_path))):
+        rows = {r.method: r for r in boards[0].rows}
+        assert rows["kv_streaming"].status == OK and rows["kv_streaming"].reasons == []
+        assert rows["kv_full"].cells["speedup_decode"].value == 1.0
+        assert len(rows["kv_full"].reproduce) == 2
+        assert rows["kv_streaming"].cells["t acc"].delta == pytest.approx(-0.5)
+
+
+def test_a_newer_failure_counts_too(records, tmp_path):
+    stored(tmp_path, "1", records)
+    stored(tmp_path, "2", [record("kv_streaming", "cost", "chat", [], status=FAILED, reason="RuntimeError: now")])
+    row = next(r for r in read_boards(tmp_path)[0].rows if r.method == "kv_streaming")
+    assert row.status == FAILED and "speedup_decode" not in row.cells and "t acc" in row.cells
+
+
+def test_records_of_an_older_schema_are_read(records, tmp_path):
+    run = stored(tmp_path, "1", records)
+    for table, missing in (("trials", ("environment", "threads", "reproduce")), ("measurements", ("direction",))):
+        path = run.path / f"{table}.parquet"
+        pl.read_parquet(path).drop(missing).write_parquet(path)
+    (run.path / "samples.parquet").unlink()
+    (board,) = read_boards(tmp_path)
+    row = next(r for r in board.rows if r.method == "kv_streaming")
+    assert row.cells["t acc"].value == 0.25 and row.cells["t acc"].delta is None and row.reproduce == []
 
 
 def test_the_front_beats_beyond_noise_only(records):

@@ -8,7 +8,17 @@ import pytest
 
 from harness.errors import EnvironmentFailed, UsageError
 from harness.records.schema import FAILED, OK, MeasurementRow, TrialRecord
-from harness.records.store import RunFolder, read_results, run_folders, settled_trials
+from harness.records.store import (
+    RunFolder,
+    read_newest,
+    read_results,
+    recorded_values,
+    run_folders,
+    scan_table,
+    settled_trials,
+)
+
+VALUES = {"measurements": {"trial_id": pl.String, "value": pl.Float64}}
 
 
 def record(trial_id, status=OK, value=1.0, started="2026-01-01", **changes):
@@ -87,6 +97,93 @@ def test_failed_trials_are_not_settled(run, tmp_path):
     run.store(record("bbb", status=FAILED))
     assert settled_trials(tmp_path) == {"aaa"}
     assert settled_trials(tmp_path / "nothing") == set()
+
+
+def test_the_newest_state_of_a_trial_settles_it(tmp_path):
+    for name, status, day in (("20260101-a", FAILED, "2026-01-03"), ("20260102-b", OK, "2026-01-02")):
+        RunFolder.create(tmp_path, name, {}).store(record("aaa", status=status, started=day))
+    assert settled_trials(tmp_path) == set()
+    RunFolder.create(tmp_path, "20260103-c", {}).store(record("aaa", started="2026-01-04"))
+    assert settled_trials(tmp_path) == {"aaa"}
+
+
+def values_of_newest(results, **only):
+    return read_newest(results, VALUES, **only)["measurements"]["value"].to_list()
+
+
+def test_of_a_setting_the_newest_trial_is_read(tmp_path):
+    for name, value in (("20260101-a", 0.1), ("20260102-b", 0.2)):
+        run = RunFolder.create(tmp_path, name, {})
+        run.store(record(f"id{value}", value=value, started=name))
+        run.store(record(f"other{value}", value=value + 0.5, started=name, options={"limit": 4}))
+        run.close()
+    assert sorted(values_of_newest(tmp_path)) == [0.2, 0.7]
+    assert sorted(values_of_newest(tmp_path / "runs/20260101-a")) == [0.1, 0.6]
+
+
+@pytest.mark.parametrize(("kind", "values"), [("cost", [0.1, 0.2]), ("quality", [0.2])])
+def test_a_machine_tells_costs_apart_and_qualities_not(run, tmp_path, kind, values):
+    for machine, value in (("m1", 0.1), ("m2", 0.2)):
+        trial = record(machine, value=value, started=machine, kind=kind)
+        trial.environment["machine"] = machine
+        run.store(trial)
+    assert values_of_newest(tmp_path) == values
+
+
+def test_only_the_trials_asked_for_are_read(run, tmp_path):
+    run.store(record("aaa", value=0.1, suite="one"))
+    run.store(record("bbb", value=0.2, started="2026-01-02", suite="two"))
+    assert values_of_newest(tmp_path, suite="one") == [0.1]
+    assert values_of_newest(tmp_path, suite="two", method_kind="pruning") == [0.2]
+    assert values_of_newest(tmp_path, method_kind="kernel") == []
+    assert recorded_values(tmp_path, "suite") == ["one", "two"]
+
+
+def test_a_trial_that_ran_twice_has_the_figures_of_its_last_run_alone(run, tmp_path):
+    run.store(record("aaa", value=0.1))
+    run.close()
+    run.store(record("aaa", value=0.9))
+    assert values_of_newest(tmp_path) == [0.9]
+    run.close()
+    assert values_of_newest(tmp_path) == [0.9]
+
+
+def test_a_closed_run_is_opened_again_by_what_is_stored_in_it(run):
+    run.store(record("aaa"))
+    run.close()
+    assert run.closed
+    run.store(record("bbb"))
+    assert not run.closed and not run.plan["closed"]
+    run.close()
+    assert run.closed and len(run.files("trials")) == 1
+
+
+def test_what_a_killed_trial_leaves_is_not_scanned(run, tmp_path):
+    run.store(record("aaa", value=0.5))
+    (run.scratch() / "trials.parquet").write_bytes(b"PAR1 cut")
+    (run.scratch() / "measurements.parquet").write_bytes(b"PAR1 cut")
+    assert settled_trials(tmp_path) == {"aaa"} and values_of_newest(tmp_path) == [0.5]
+
+
+def test_a_column_that_older_records_lack_is_null_and_unknown_ones_are_left(run, tmp_path):
+    run.store(record("aaa"))
+    run.close()
+    trials = run.path / "trials.parquet"
+    pl.read_parquet(trials).drop("environment").with_columns(later=1).write_parquet(trials)
+    newer = RunFolder.create(tmp_path, "20260102-unit", {})
+    newer.store(record("bbb", dtype="float32"))
+    schema = dict.fromkeys(("trial_id", "dtype", "environment"), pl.String)
+    rows = scan_table(tmp_path, "trials", schema).drop("file").collect().rows()
+    assert rows == [("aaa", None, None), ("bbb", "float32", "{}")]
+
+
+def test_only_the_columns_asked_for_are_read(run, tmp_path):
+    run.store(record("aaa"))
+    run.close()
+    (run.path / "measurements.parquet").write_bytes(b"not read")
+    assert settled_trials(tmp_path) == {"aaa"}
+    plan = scan_table(tmp_path, "trials", {"trial_id": pl.String, "reason": pl.String}).select("trial_id").explain()
+    assert "PROJECT 1/" in plan
 
 
 def hold(path, ready, leave):
