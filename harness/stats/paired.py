@@ -4,7 +4,7 @@ Which side goes first in a block is drawn by a coin. If the two sides are equall
 as likely as not, so the block's log ratio is symmetric about zero under *any* noise: skew, drift, bursts,
 autocorrelation. Wilcoxon's signed-rank statistic has a known law under symmetry alone, and inverting it gives bounds
 that are exact for any number of blocks and hardly move when some blocks are hit by a burst. Student's t, the sign-flip
-test and the bootstrap were tried on the same simulated blocks (``ci/README.md``).
+test and the bootstrap were tried on the same simulated blocks (``ci/gate_error_rates.md``).
 """
 
 from __future__ import annotations

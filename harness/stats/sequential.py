@@ -33,6 +33,8 @@ class Design:
     false_pass: float
 
     def __post_init__(self) -> None:
+        if not (0 < self.false_alarm < 0.5 and 0 < self.false_pass < 0.5):
+            raise UsageError(f"error rates lie between 0 and 0.5, not {self.false_alarm} and {self.false_pass}")
         if not 0 <= self.floor < self.margin:
             raise UsageError(
                 f"a margin of {self.margin:.2%} lies below this machine's noise floor of {self.floor:.2%}; "
@@ -89,7 +91,7 @@ def run_looks(
     A metric that is decided stays decided. The last look spends what is left of the error rates.
     """
     verdicts: dict[str, Verdict] = {}
-    spent = 0.0
+    planned, spent = min(planned, MAX_BLOCKS), 0.0
     for look, size in enumerate(look_sizes(planned), start=1):
         series = more(size)
         last = size >= planned or min(map(len, series.values())) < size
