@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install leaderboard test lint types unit slow bench docs clean
+.PHONY: install leaderboard test lint types unit slow bench docs workflows clean
 
 install: $(INSTALLED)
 
@@ -39,6 +39,12 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/make_pages.py
+
+# Needs check-jsonschema and zizmor on the path; the project itself depends on neither.
+workflows:
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.github-actions ci/action/action.yml
+	zizmor --offline .github ci/action
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .coverage

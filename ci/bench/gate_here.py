@@ -220,9 +220,7 @@ def main() -> None:
         for operation in OPERATIONS:
             gates, fresh, planted = (round(n * operation.part) for n in (options.gates, options.fresh, options.planted))
             for label, count in (("equal, one process, idle", 0), ("equal, one process, a busy neighbour", 1)):
-                found[f"{operation.name}: {label}"] = made = series_of_gates(
-                    operation, gates, noise, log, count
-                )
+                found[f"{operation.name}: {label}"] = made = series_of_gates(operation, gates, noise, log, count)
                 print(row(label, made), flush=True)
             label = "equal, two fresh processes"
             found[f"{operation.name}: {label}"] = made = two_process_alarms(operation, fresh, noise, log)

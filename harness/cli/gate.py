@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -70,19 +70,19 @@ def gate(
         results=output_path or Path("results"),
     )
     report = hold_gate(request, progress)
-    report.reproduce = f"zoo gate --policy {policy} --base {report.baseline}"
-    if junit is not None:
-        _write(junit, junit_text(report))
-    if markdown is not None:
-        _write(markdown, markdown_text(report))
-    if "GITHUB_STEP_SUMMARY" in os.environ:
-        _append(Path(os.environ["GITHUB_STEP_SUMMARY"]), markdown_text(report))
+    report.reproduce = _again(policy, reference, report)
     if json_:
         print_json(as_document(report))
     else:
         show(report)
-    if annotations:
-        print_text(annotate(report))
+    if annotations and (lines := annotate(report)):
+        (progress if json_ else print_text)(lines.rstrip())  # GitHub reads both streams; JSON stays one document
+    if junit is not None:
+        _write(junit, junit_text(report))
+    if markdown is not None:
+        _write(markdown, markdown_text(report))
+    if os.environ.get("GITHUB_STEP_SUMMARY"):
+        _write(Path(os.environ["GITHUB_STEP_SUMMARY"]), markdown_text(report), "a")
     return report.exit_code(strict)
 
 
@@ -109,16 +109,19 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
 
 
-def _write(path: Path, text: str) -> None:
+def _again(policy: Path, reference: Path | None, report: Report) -> str:
+    """The command that runs this gate once more; trials that name their rivals have no base."""
+    rivals = all(trial["against"] for trial in report.policy["trial"])
+    side = f" --reference {reference}" if reference else "" if rivals else f" --base {report.baseline}"
+    return f"zoo gate --policy {policy}{side}"
+
+
+def _write(path: Path, text: str, mode: Literal["w", "a"] = "w") -> None:
     from harness.errors import EnvironmentFailed
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise EnvironmentFailed(f"cannot write {path}: {error.strerror}") from error
-
-
-def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)

@@ -17,6 +17,7 @@ from harness.stats.paired import MAX_BLOCKS, signed_rank_bounds
 WORK = "chatx16n4"
 CLOCKS = {"wall": "total_s", "cpu": "cpu_s"}
 SIDES = ("candidate", "baseline")
+ENERGY_TURNS = 4
 Tell = Callable[[str], None]
 
 
@@ -38,12 +39,15 @@ def measure_noise(
         for turn in range(repeats):
             tell(f"noise in one process, {turn + 1} of {repeats}")
             _compare(first, first, decode, budget_s, turn, ratios[ONE])
-            if energy_s and turn < 4:
-                _energy(first, energy_s, ratios[ONE], sources)
+            if energy_s and turn < ENERGY_TURNS:
+                _energy(first, first, energy_s, ratios[ONE], sources)
     for turn in range(repeats):
         tell(f"noise in two processes, {turn + 1} of {repeats}")
         with fleet(log) as ships:
-            _compare(ships.at(place, "first"), ships.at(place, "second"), decode, budget_s, turn, ratios[TWO])
+            both = ships.at(place, "first"), ships.at(place, "second")
+            _compare(*both, decode, budget_s, turn, ratios[TWO])
+            if energy_s and turn < ENERGY_TURNS:
+                _energy(*both, energy_s, ratios[TWO], sources)
     noise = NoiseFloor(
         machine=hello["machine"],
         label=hello["machine_label"],
@@ -80,9 +84,16 @@ def _compare(
     into["memory"].append(math.log(held[0] / held[1]))
 
 
-def _energy(station: StationProcess, window_s: float, into: dict[str, list[float]], sources: dict[str, str]) -> None:
+def _energy(
+    first: StationProcess,
+    second: StationProcess,
+    window_s: float,
+    into: dict[str, list[float]],
+    sources: dict[str, str],
+) -> None:
     """One A/A comparison of decode energy; nothing where the meter gives no figure."""
-    found = [station.ask("energy", handle=side, window_s=window_s) for side in SIDES]
+    asked = zip(SIDES, (first, second), strict=True)
+    found = [station.ask("energy", handle=side, window_s=window_s) for side, station in asked]
     values = [m for figures in found for m in figures if m["metric"] == "energy_per_token_decode"]
     if len(values) == 2:
         clock = f"energy ({values[0]['source']})"

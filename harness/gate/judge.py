@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from harness.errors import UsageError, ZooError, unknown_name
-from harness.gate.finding import COUNT, DIFFERENCE, FAILED, NOT_JUDGED, Finding
+from harness.errors import EnvironmentFailed, Refused, UsageError, ZooError, unknown_name
+from harness.gate.finding import COUNT, DIFFERENCE, NOT_JUDGED, Finding
 from harness.gate.policy import COUNTS, ENERGY, MEMORY, WORKLOAD_CLOCKS, GateTrial, Policy
 from harness.measure.decode import SPEEDUPS
 from harness.measure.noise import ONE, TWO, Floor, NoiseFloor
@@ -37,11 +38,15 @@ class Bar:
 
     def floor(self, name: str) -> Floor:
         """The floor of a metric in the layout in which its sides run."""
-        clock = {MEMORY: "memory", ENERGY: "energy (counter)", "speedup_cpu": "cpu"}.get(name, "wall")
-        found = self.noise.of(ONE if self.same_process else TWO, clock)
+        found = self.known_floor(name)
         if found is None:
-            raise UsageError(f"no noise floor for {clock} on this machine; measure it with `zoo doctor --noise`")
+            raise UsageError(f"no noise floor for {name} on this machine; measure it with `zoo doctor --noise`")
         return found
+
+    def known_floor(self, name: str) -> Floor | None:
+        """The same; None where it was not measured."""
+        clock = {MEMORY: "memory", ENERGY: "energy (counter)", "speedup_cpu": "cpu"}.get(name, "wall")
+        return self.noise.of(ONE if self.same_process else TWO, clock)
 
     def design(self, trial: GateTrial, name: str) -> Design:
         """Margin, floor and error rates of one comparison; the alarm rate of the gate is shared out evenly."""
@@ -56,10 +61,11 @@ class Bar:
 
 @dataclass
 class Judged:
-    """The findings of a trial, with the raw visits behind them."""
+    """The findings of a trial, with the raw visits behind them and the seeds that drew their order."""
 
     findings: list[Finding]
     blocks: Sequence[Sequence[Block]] = ()
+    coins: Sequence[int] = ()
 
 
 def judge_trial(candidate: StationProcess, baseline: StationProcess, trial: GateTrial, bar: Bar) -> Judged:
@@ -69,14 +75,14 @@ def judge_trial(candidate: StationProcess, baseline: StationProcess, trial: Gate
     try:
         units = _open(candidate, CANDIDATE, trial, trial.method)
     except ZooError as error:
-        return Judged(_broken(baseline, trial, error))
+        return Judged(_broken(lambda: _open(baseline, BASELINE, trial, trial.against or trial.method), trial, error))
     if trial.workload and not trial.against and candidate is baseline:
         candidate.ask("open_workload", handle=BASELINE, method=trial.method, workload=trial.workload, reference=True)
     else:
-        _open(baseline, BASELINE, trial, trial.against or trial.method)
+        _of_baseline(lambda: _open(baseline, BASELINE, trial, trial.against or trial.method))
     visits = {CANDIDATE: candidate.visits(CANDIDATE, CANDIDATE), BASELINE: baseline.visits(BASELINE, BASELINE)}
     budget = trial.budget_s or bar.policy.budget_s
-    series = BlockSeries(visits, units, budget, bar.policy.seed)
+    series = BlockSeries(visits, units, budget, secrets.randbits(32))  # one coin for all gates would be no coin
     findings = _clocks(series, trial, bar) if set(trial.wanted) & set(CLOCKS) else []
     series.upto(units)
     findings = [*_counts(series.blocks, trial, bar.policy), *findings]
@@ -84,7 +90,7 @@ def judge_trial(candidate: StationProcess, baseline: StationProcess, trial: Gate
         findings.append(_memory(candidate, baseline, trial, bar))
     if ENERGY in trial.wanted:
         findings.append(_energy(candidate, baseline, trial, bar))
-    return Judged(findings, series.blocks)
+    return Judged(findings, series.blocks, [series.seed])
 
 
 def _open(station: StationProcess, handle: str, trial: GateTrial, method: str) -> int:
@@ -95,14 +101,25 @@ def _open(station: StationProcess, handle: str, trial: GateTrial, method: str) -
     return int(answer["units"])
 
 
-def _broken(baseline: StationProcess, trial: GateTrial, error: ZooError) -> list[Finding]:
-    """The candidate cannot run: a regression where the baseline can."""
-    outcome, note = REGRESSION, f"ran on the baseline's side, fails on the candidate's: {error}"
+def _broken(of_baseline: Callable[[], object], trial: GateTrial, error: ZooError) -> list[Finding]:
+    """The candidate cannot run: a regression where the baseline can, else its error. A rival proves nothing of names
+    and refusals, which are the candidate's own."""
+    if trial.against and isinstance(error, UsageError | Refused):
+        raise error
     try:
-        _open(baseline, BASELINE, trial, trial.against or trial.method)
+        of_baseline()
     except ZooError:
-        outcome, note = FAILED, str(error)
-    return [Finding(trial=trial.name, metric=name, outcome=outcome, note=note) for name in trial.wanted]
+        raise error from None
+    note = f"runs on the baseline's side, fails on the candidate's: {error}"
+    return [Finding(trial=trial.name, metric=name, outcome=REGRESSION, note=note) for name in trial.wanted]
+
+
+def _of_baseline(call: Callable[[], Any]) -> Any:
+    """What the baseline's side answers, once the candidate's has: a name that only the baseline lacks is no typo."""
+    try:
+        return call()
+    except ZooError as error:
+        raise EnvironmentFailed(f"runs on the candidate's side, fails on the baseline's: {error}") from error
 
 
 def _counts(blocks: Sequence[Sequence[Block]], trial: GateTrial, policy: Policy) -> list[Finding]:
@@ -185,11 +202,16 @@ def _quality(candidate: StationProcess, baseline: StationProcess, trial: GateTri
         "include_path": trial.include_path,
         "seed": bar.policy.seed,
     }
-    answers = [
-        station.ask("quality", method=method, task=trial.task, options=options)
-        for station, method in ((candidate, trial.method), (baseline, trial.against or trial.method))
-    ]
-    return [quality_finding(trial, name, answers[0], answers[1], bar) for name in trial.wanted]
+
+    def of_baseline() -> Any:
+        return baseline.ask("quality", method=trial.against or trial.method, task=trial.task, options=options)
+
+    try:
+        answer = candidate.ask("quality", method=trial.method, task=trial.task, options=options)
+    except ZooError as error:
+        return _broken(of_baseline, trial, error)
+    other = _of_baseline(of_baseline)
+    return [quality_finding(trial, name, answer, other, bar) for name in trial.wanted]
 
 
 def quality_finding(
@@ -251,6 +273,9 @@ def _energy(candidate: StationProcess, baseline: StationProcess, trial: GateTria
     }
     if source != "counter" or change is None:
         note = f"energy from the source {source!r} never gates"
+        return Finding(outcome=NOT_JUDGED, note=note, **common)
+    if bar.known_floor(ENERGY) is None:
+        note = "no noise floor of energy on this machine; measure it with `zoo doctor --noise --energy 30`"
         return Finding(outcome=NOT_JUDGED, note=note, **common)
     design = bar.design(trial, ENERGY)
     outcome = REGRESSION if change > design.margin else PASS

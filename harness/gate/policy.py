@@ -24,7 +24,7 @@ DEFAULTS = {"decode": (*COUNTS, "speedup_total"), "workload": ("speedup",), "tas
 class Strict(BaseModel):
     """A table of a policy; an unknown name is an error, not silence."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class GateTrial(Strict):
@@ -82,6 +82,9 @@ class GateTrial(Strict):
         for name in (*self.metrics, *self.margins):
             if name not in known:
                 raise unknown_name(f"metric of a {self.what} trial", name, known)
+        for name, margin in self.margins.items():
+            if margin < 0 or not (margin or name in COUNTS):
+                raise ValueError(f"a margin of {margin:g} for {name}; it is positive, and 0 for counts alone")
         return self
 
 

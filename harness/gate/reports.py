@@ -63,7 +63,8 @@ def junit(report: Report) -> str:
     for finding in found:
         _case(suite, finding)
     ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True).decode() + "\n"
+    text: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text.decode() + "\n"
 
 
 def _case(suite: ElementTree.Element, found: Finding) -> None:

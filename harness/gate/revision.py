@@ -53,11 +53,20 @@ def unpack(name: str, repository: Path) -> Revision:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as work:
             files = Path(work) / "files"
-            with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", commit))) as archive:
-                archive.extractall(files, filter="data")
+            _extract(_git(root, "archive", commit), files, commit)
             try:
                 files.rename(folder)
             except OSError:  # another process was quicker
                 if not folder.is_dir():
                     raise
     return Revision(commit, folder)
+
+
+def _extract(packed: bytes, folder: Path, commit: str) -> None:
+    """Links that lead out of the folder, and a commit without a file, are refused."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"revision {commit[:12]} cannot be unpacked: {said}") from error

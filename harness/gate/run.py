@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness.errors import EnvironmentFailed, UsageError, ZooError
 from harness.gate.finding import CHANGE, FAILED, Finding, Report
 from harness.gate.floors import measure_noise
 from harness.gate.judge import CLOCKS, Bar, Judged, judge_trial
-from harness.gate.policy import COUNTS, MEMORY, GateTrial, Policy
+from harness.gate.policy import COUNTS, ENERGY, MEMORY, GateTrial, Policy
 from harness.measure.noise import NoiseFloor, read_noise
 from harness.run.lockstep import Fleet, Place, fleet
 from harness.stats.sequential import INCONCLUSIVE, REGRESSION
@@ -61,6 +61,7 @@ def run_gate(
         noise = machine_noise(sides, ships, tell)
         hello = ships.at(sides.candidate).hello
         report.machine, report.machine_label = hello["machine"], hello["machine_label"]
+        report.floors = asdict(noise)["floors"]
         report.environment = {name: hello[name] for name in ("versions", "git", "device", "dtype")}
         if noise.busy:
             report.warnings.append(f"the noise floor was measured on a {noise.busy}")
@@ -79,7 +80,7 @@ def _bar(policy: Policy, sides: Sides, trial: GateTrial, noise: NoiseFloor) -> B
     """What a trial is held against; a margin below the floor is refused before anything is measured."""
     bar = Bar(policy, noise, noisy_comparisons(policy), same_process=len(set(sides.of(trial))) == 1)
     for name in trial.wanted:
-        if name in CLOCKS or name == MEMORY:
+        if name in CLOCKS or name == MEMORY or (name == ENERGY and bar.known_floor(ENERGY)):
             bar.design(trial, name)
     return bar
 
@@ -90,8 +91,10 @@ def _judge_safely(ships: Fleet, sides: Sides, trial: GateTrial, bar: Bar) -> Jud
         judged = _judge(ships, sides, trial, bar)
         if not bar.same_process and any(map(_alarms, judged.findings)):
             ships.close()
-            again = {f.metric: f for f in _judge(ships, sides, trial, bar).findings}
+            second = _judge(ships, sides, trial, bar)
+            again = {f.metric: f for f in second.findings}
             judged.findings = [_confirmed(f, again[f.metric]) if _alarms(f) else f for f in judged.findings]
+            judged.blocks, judged.coins = [*judged.blocks, *second.blocks], [*judged.coins, *second.coins]
         return judged
     except UsageError:
         raise

@@ -94,7 +94,8 @@ def _store(folder: Path, trial: GateTrial, judged: Judged) -> None:
         for visit in block
     ]
     number = len(list(folder.glob("trial-*.json")))
-    document = {"trial": trial.model_dump(), "findings": [asdict(f) for f in judged.findings], "visits": visits}
+    document: dict[str, Any] = {"trial": trial.model_dump(), "findings": [asdict(f) for f in judged.findings]}
+    document |= {"coins": judged.coins, "visits": visits}
     work = folder / ".trial.json"
     work.write_text(json.dumps(document), encoding="utf-8")
     work.replace(folder / f"trial-{number:03d}.json")

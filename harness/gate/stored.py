@@ -6,9 +6,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from harness.catalog.spec import parse_stack
 from harness.errors import UsageError, ZooError
 from harness.gate.finding import FAILED, NOT_JUDGED, Finding, Report
 from harness.gate.judge import CANDIDATE, CLOCKS, Bar, clock_finding, quality_finding
@@ -31,6 +33,7 @@ def run_against_stored(policy: Policy, place: Place, reference: Path, force: boo
     with fleet(log, policy.trial_limit_s) as ships:
         noise = machine_noise(Sides(place, None), ships, tell)
         hello = ships.at(place).hello
+        report.floors = asdict(noise)["floors"]
         report.machine, report.machine_label = hello["machine"], hello["machine_label"]
         others = {row["machine"] for row in stored.values() if row["kind"] == "cost"} - {report.machine}
         if others and not force:
@@ -42,9 +45,12 @@ def run_against_stored(policy: Policy, place: Place, reference: Path, force: boo
             report.warnings.append(f"forced: the reference comes from another machine ({', '.join(sorted(others))})")
         bar = Bar(policy, noise, noisy_comparisons(policy), same_process=False)
         for trial in policy.trial:
+            for name in (n for n in trial.wanted if n in CLOCKS):
+                bar.design(trial, name)
+        for trial in policy.trial:
             tell(trial.name)
             try:
-                station = ships.at(place if not trial.model else Place(trial.model, *_rest(place)))
+                station = ships.at(replace(place, model=trial.model or place.model))
                 report.findings += _judge(station, trial, stored[trial.name], bar)
             except UsageError:
                 raise
@@ -56,10 +62,6 @@ def run_against_stored(policy: Policy, place: Place, reference: Path, force: boo
     return report
 
 
-def _rest(place: Place) -> tuple[Any, ...]:
-    return (place.device, place.dtype, place.threads, place.seed)
-
-
 def _find(trial: GateTrial, policy: Policy, reference: Path) -> dict[str, Any]:
     """The stored trial of a policy's trial, with its samples; a missing one is a :class:`UsageError`."""
     import polars as pl
@@ -69,18 +71,20 @@ def _find(trial: GateTrial, policy: Policy, reference: Path) -> dict[str, Any]:
     tables = read_results(reference)
     kind, target = ("quality", trial.task) if trial.task else ("cost", trial.decode_name)
     model = trial.model or policy.model
+    method = str(parse_stack(trial.against or trial.method))
     trials = tables["trials"].filter(
         (pl.col("kind") == kind)
-        & (pl.col("method") == trial.method)
+        & (pl.col("method") == method)
         & (pl.col("model") == model)
         & (pl.col("target") == target)
+        & pl.col("dtype").cast(pl.String).eq_missing(pl.lit(policy.dtype, pl.String))
         & (pl.col("status") == "ok")
     )
     if trials.is_empty():
         raise UsageError(
-            f"the reference {reference} holds no finished trial {trial.method} on {target} ({model}); "
-            f"make it with `zoo run --method '{trial.method}' --model {model} "
-            f"{'--tasks' if trial.task else '--decode'} {target}`"
+            f"the reference {reference} holds no finished trial {method} on {target} ({model}); "
+            f"make it with `zoo run --method '{method}' --model {model} "
+            f"{'--tasks' if trial.task else '--decode'} {target}{f' --dtype {policy.dtype}' if policy.dtype else ''}`"
         )
     row = trials.sort("started").row(-1, named=True)
     samples = tables["samples"].filter(pl.col("trial_id") == row["trial_id"]).to_dicts()

@@ -8,20 +8,22 @@ import math
 import os
 import queue
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import CheckFailed, EnvironmentFailed, UsageError
+from harness.errors import CheckFailed, EnvironmentFailed, Refused, UsageError
 from harness.measure.pairs import ORDER, Block, Visit, visit_block
+from harness.subjects.catalog import MODELS
 
-ERRORS = {error.exit_code: error for error in (CheckFailed, UsageError, EnvironmentFailed)}
+ERRORS = {error.__name__: error for error in (CheckFailed, UsageError, Refused, EnvironmentFailed)}
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ class StationProcess:
         variables = {**os.environ, "OMP_NUM_THREADS": str(place.threads), "TOKENIZERS_PARALLELISM": "false"}
         if place.source:
             variables["PYTHONPATH"] = os.pathsep.join((*source_roots(place.source), os.environ.get("PYTHONPATH", "")))
+        command = [interpreter(place.python), "-m", "harness.run.station"]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [place.python, "-m", "harness.run.station"],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=out,
@@ -57,11 +60,23 @@ class StationProcess:
             )
         self.answers: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
-        loading = {name: getattr(place, name) for name in ("model", "device", "dtype", "threads", "seed")}
-        self.hello: dict[str, Any] = self.ask("load", **loading, cores=list(cores))
-        if place.source and (Path(place.source) / "harness").is_dir() and place.source not in self.hello["harness"]:
+        try:
+            self.hello = self._load(cores)
+        except BaseException:
             self.close()
-            raise EnvironmentFailed(f"the process of {place.source} runs {self.hello['harness']} instead of its own")
+            raise
+
+    def _load(self, cores: Sequence[int]) -> dict[str, Any]:
+        """Load the place's model; a process that runs other sources than the place's is an error."""
+        loading = {k: v for k, v in asdict(self.place).items() if k not in ("source", "python")}
+        path, source = Path(self.place.model), Path(self.place.source).resolve()
+        if self.place.source and path.exists() and self.place.model not in MODELS:
+            loading["model"] = str(path.absolute())  # the process works in another folder
+        hello: dict[str, Any] = self.ask("load", **loading, cores=list(cores))
+        runs = Path(hello["harness"]).resolve()
+        if self.place.source and (source / "harness").is_dir() and source not in runs.parents:
+            raise EnvironmentFailed(f"the process of {source} runs {runs} instead of its own sources")
+        return hello
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -87,7 +102,7 @@ class StationProcess:
             raise EnvironmentFailed(f"the measuring process ended with {how} during {do}; see {self.log}")
         answer = json.loads(line)
         if "error" in answer:
-            raise ERRORS.get(answer["exit_code"], EnvironmentFailed)(answer["error"])
+            raise ERRORS.get(answer.get("class"), EnvironmentFailed)(answer["error"])
         return answer["ok"]
 
     def close(self) -> None:
@@ -106,9 +121,17 @@ class StationProcess:
         return visit
 
 
+def interpreter(python: str) -> str:
+    """An interpreter by name or path, as a path that holds in every folder; one that is not there is refused."""
+    found = shutil.which(python)
+    if found is None:
+        raise UsageError(f"{python!r} cannot be run; give the path of a python interpreter")
+    return str(Path(found).absolute())  # not resolved: a virtual environment's interpreter is a link
+
+
 def source_roots(source: str) -> tuple[str, ...]:
     """The folders of a source tree from which packages are imported; a tree that cannot be asked is refused."""
-    root = Path(source)
+    root = Path(source).resolve()
     if (root / "harness").is_dir() and not (root / "harness" / "run" / "station.py").is_file():
         raise UsageError(f"the revision at {source} is older than `zoo gate` and cannot be measured in lockstep")
     return tuple(str(folder) for folder in (root, root / "src") if folder.is_dir())

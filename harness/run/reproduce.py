@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
 from harness.records.schema import OK
@@ -16,6 +16,9 @@ from harness.records.store import RunFolder, read_results
 from harness.run.execute import Limits, run_groups
 from harness.run.session import machine_digest
 from harness.run.trial import Trial
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SAME, DIFFERS, IMPOSSIBLE = "same", "differs", "cannot be reproduced here"
 EXACT = ("count", "lm-eval", "probe")
@@ -56,7 +59,8 @@ class Reproduction:
         if self.verdict == IMPOSSIBLE:
             return f"{self.trial}: {IMPOSSIBLE}: {self.reason}"
         if self.verdict == SAME:
-            return f"{self.trial}: same; {len(judged)} figures agree within their intervals"
+            agree = "1 figure agrees within its interval" if len(judged) == 1 else ""
+            return f"{self.trial}: same; {agree or f'{len(judged)} figures agree within their intervals'}"
         named = "; ".join(f"{f.metric} was {f.then:.4g}, is {_shown(f.now)} ({f.why})" for f in differing)
         return f"{self.trial}: differs in {len(differing)} of {len(judged)} figures: {named}"
 
@@ -88,16 +92,13 @@ def reproduce(results: Path, trial_id: str, tell: Callable[[dict[str, Any]], Non
     trial = Trial(**{key: then[key] for key in IDENTITY}, options=options)
     recorded = json.loads(then["environment"])
     machine = machine_digest([trial], trial.threads)
-    found = Reproduction(then["trial_id"], name, SAME, changes=_changes(then, recorded, trial, machine))
-    with tempfile.TemporaryDirectory() as work:
-        folder = RunFolder.create(Path(work), "again", {})
-        row = {**trial.as_dict(machine), "run_id": "again"}
-        try:
-            run_groups(folder, [[row]], Limits(3600.0, 1e6), tell)
-        except UsageError as error:
-            found.verdict, found.reason = IMPOSSIBLE, str(error)
-            return found
-        tables = read_results(folder.path)
+    found = Reproduction(then["trial_id"], name, SAME)
+    try:
+        found.changes = _changes(then, recorded, trial, machine)
+        tables = _run_again(trial, machine, tell)
+    except UsageError as error:
+        found.verdict, found.reason = IMPOSSIBLE, str(error)
+        return found
     now = tables["trials"].row(0, named=True)
     there = json.loads(now["environment"])
     old, new = recorded.get("weights"), there.get("weights")
@@ -107,8 +108,19 @@ def reproduce(results: Path, trial_id: str, tell: Callable[[dict[str, Any]], Non
         found.verdict, found.reason = IMPOSSIBLE, f"the model is another: its weights are {new}, they were {old}"
     else:
         found.figures = compare_figures(then["figures"], tables["measurements"].to_dicts())
-        found.verdict = DIFFERS if any(f.verdict == DIFFERS for f in found.figures) else SAME
+        verdicts = {f.verdict for f in found.figures}
+        found.verdict = DIFFERS if DIFFERS in verdicts else SAME if SAME in verdicts else IMPOSSIBLE
+        found.reason = "none of its figures can be judged" if found.verdict == IMPOSSIBLE else ""
     return found
+
+
+def _run_again(trial: Trial, machine: str, tell: Callable[[dict[str, Any]], None]) -> dict[str, pl.DataFrame]:
+    """The tables of the trial, performed in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = RunFolder.create(Path(work), "again", {})
+        row = {**trial.as_dict(machine), "run_id": "again"}
+        run_groups(folder, [[row]], Limits(3600.0, 1e6), tell)
+        return read_results(folder.path)
 
 
 def _changes(then: Mapping[str, Any], recorded: Mapping[str, Any], trial: Trial, machine: str) -> list[str]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
@@ -41,16 +43,16 @@ class Station:
         from harness.measure.machine import machine_key
         from harness.measure.provenance import git_state, versions
         from harness.run.perform import Bench
-        from harness.subjects.load import load_subject
+        from harness.subjects.load import load_subject, pick_device
 
         torch.set_num_threads(threads)
+        key = machine_key()  # before the process is bound: it tells machines apart and not cores
+        if cores and pick_device(device).type == "cpu":
+            os.sched_setaffinity(0, cores)  # before torch has other threads, which would not be bound
         self.bench = Bench(load_subject(model, device, dtype), seed)
         self.sides, self.contexts = {}, {}
         source = Path(harness.__file__).parent
         state = git_state(source)
-        key = machine_key()
-        if cores and self.bench.subject.device.type == "cpu":
-            os.sched_setaffinity(0, cores)  # after the key, which tells machines apart and not cores
         return {
             "protocol": PROTOCOL,
             "weights": self.bench.weights,
@@ -145,7 +147,8 @@ def check_apart(stack: Any) -> None:
     for spec in stack.specs:
         if known_results(spec) is None:
             command = [sys.executable, "-m", "harness.cli", "check", str(spec)]
-            subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # its outcome is read from the cache
+            # Its outcome is read from the cache; requests are not its to read.
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
 
 
 def _repeated(call: Callable[[], Any], device: Any) -> Callable[[int], dict[str, float]]:
@@ -176,24 +179,36 @@ def _repeated(call: Callable[[], Any], device: Any) -> Callable[[int], dict[str,
     return visit
 
 
+def _requests() -> queue.Queue[str]:
+    """Requests as they come. When the asking process has gone, this one ends, whatever it is at."""
+    waiting: queue.Queue[str] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            waiting.put(line)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    return waiting
+
+
 def main() -> None:
     """Answer requests until standard input closes."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     from harness.errors import ZooError
 
-    station = Station()
-    for line in sys.stdin:
-        request = json.loads(line)
+    station, requests = Station(), _requests()
+    while True:
+        request = json.loads(requests.get())
         try:
             answer = {"ok": getattr(station, request["do"])(**request["with"])}
         except ZooError as error:
-            answer = {"error": str(error), "exit_code": error.exit_code}
+            answer = {"error": str(error), "class": type(error).__name__}
         except Exception as error:  # noqa: BLE001 - whatever a method does becomes its trial's failure
             traceback.print_exc()
-            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500], "exit_code": 4}
+            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
         answers.write(json.dumps(answer) + "\n")
-    os._exit(0)  # a method's stray threads must not keep the process alive
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from harness.run.suite import parse_decode
 from harness.errors import UsageError
+from harness.run.suite import parse_decode
 
 
 def planned(zoo, tmp_path, *arguments):

@@ -1,5 +1,6 @@
 """Decode costs on a tiny model: the figures that are there, their counts, and what is refused."""
 
+import gc
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,6 +19,15 @@ def known_ceilings(monkeypatch):
     """Ceilings as data: what they are is tested elsewhere."""
     known = Ceilings("m", "cpu", 1, 1, 1e10, {"float32": 1e11}, {}, {}, {}, None, 0.0)
     monkeypatch.setattr(decode_module, "ceilings", lambda device: known)
+
+
+@pytest.fixture(autouse=True)
+def frozen():
+    """As a bench does: the collection before each timed block need not walk over what is loaded."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def opened(text, subject):
@@ -114,3 +124,25 @@ def test_a_side_paired_with_itself_needs_half_the_visits(tiny):
     result = measure_decode(opened("ar", tiny), None, WORK, budget_s=60)
     assert len(result.samples) == 3 * 2 * 5
     assert figures_of(result)["speedup_total"].low <= 1.5
+
+
+COUNTS = ("mean_accepted_tokens", "forwards_saved", "tokens_forwarded_per_token", *decode_module.CACHE_COUNTS)
+
+
+@pytest.mark.parametrize(("method", "baseline"), [("prompt_lookup", "ar"), ("kv_streaming@keep_ratio=0.5", None)])
+def test_counts_do_not_depend_on_the_time_budget(tiny, method, baseline):
+    # Prompts of growing length, the last ones repetitive: the first three alone would give other counts.
+    prompts = [[*range(i, 40 + 7 * i)] if i < 3 else [i, i + 1] * (10 + i) for i in range(6)]
+    work = replace(WORK, prompts=prompts)
+    against = None if baseline is None else opened(baseline, tiny)
+
+    def measured(work, budget_s):
+        return figures_of(measure_decode(opened(method, tiny), against, work, budget_s))
+
+    def counts(found):
+        return {name: (found[name].value, found[name].n) for name in COUNTS if name in found}
+
+    cut, whole, first = measured(work, 0.0), measured(work, 60), measured(replace(work, prompts=prompts[:3]), 60)
+    assert cut["speedup_total"].n == 3 and whole["speedup_total"].n == 6  # the clocks stop with the budget
+    assert counts(cut) == counts(whole) != counts(first)
+    assert counts(cut)["forwards_saved"][1] == 6

@@ -39,7 +39,9 @@ def test_the_same_seed_draws_the_same_order():
 
 def test_a_spent_budget_stops_on_a_whole_unit_after_the_least_number():
     log = []
-    run = run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), range(10), budget_s=0.0, at_least=3)
+    run = run_pairs(
+        timed_sides(recording_side("a", log), recording_side("b", log)), range(10), budget_s=0.0, at_least=3
+    )
     assert len(run.blocks) == 12
 
 
