@@ -42,7 +42,7 @@ def gate(
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a pull-request comment.")] = None,
     annotations: Annotated[
         bool, typer.Option("--annotations", help="Print GitHub annotations; on by itself in GitHub Actions.")
-    ] = "GITHUB_ACTIONS" in os.environ,
+    ] = False,
     output_path: options.OutputPath = None,
     json_: options.Json = False,
 ) -> int:
@@ -75,7 +75,7 @@ def gate(
         print_json(as_document(report))
     else:
         show(report)
-    if annotations and (lines := annotate(report)):
+    if (annotations or "GITHUB_ACTIONS" in os.environ) and (lines := annotate(report)):
         (progress if json_ else print_text)(lines.rstrip())  # GitHub reads both streams; JSON stays one document
     if junit is not None:
         _write(junit, junit_text(report))

@@ -133,4 +133,5 @@ def parse_policy(loaded: dict[str, Any], where: str) -> Policy:
             raise unknown_name(
                 f"field at {place} of policy {where}:", str(first["loc"][-1]), table.model_fields
             ) from error
-        raise UsageError(f"policy {where}: {place}: {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"policy {where}: {place}: {message}") from error

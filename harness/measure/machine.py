@@ -68,7 +68,9 @@ class MachineKey:
 
 @dataclass(frozen=True)
 class LoadSnapshot:
-    """Clocks and load at one moment. Seconds of CPU time are sums over cores; ``stolen_s`` went to other guests."""
+    """Clocks and load at one moment. Seconds of CPU time are sums over cores; own ones count ended
+    children in, and ``stolen_s`` went to other guests.
+    """
 
     wall_s: float
     own_cpu_s: float
@@ -136,7 +138,7 @@ def load_snapshot() -> LoadSnapshot:
     guests = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)  # already part of user and nice
     return LoadSnapshot(
         wall_s=time.perf_counter(),
-        own_cpu_s=own.user + own.system,
+        own_cpu_s=own.user + own.system + own.children_user + own.children_system,
         machine_cpu_s=sum(machine) - idle - guests,
         stolen_s=getattr(machine, "steal", 0.0),
         load_1min=psutil.getloadavg()[0],

@@ -74,7 +74,7 @@ def read_noise(machine: str) -> NoiseFloor | None:
             for layout, clocks in found.pop("floors").items()
         }
         return NoiseFloor(**found, floors=floors)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

@@ -44,7 +44,12 @@ class StationProcess:
 
     def __init__(self, place: Place, log: Path, limit_s: float = 1800.0, cores: Sequence[int] = ()) -> None:
         self.place, self.log, self.limit_s = place, log, limit_s
-        variables = {**os.environ, "OMP_NUM_THREADS": str(place.threads), "TOKENIZERS_PARALLELISM": "false"}
+        variables = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(place.threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONHASHSEED": "0",
+        }
         if place.source:
             variables["PYTHONPATH"] = os.pathsep.join((*source_roots(place.source), os.environ.get("PYTHONPATH", "")))
         command = [interpreter(place.python), "-m", "harness.run.station"]
