@@ -49,8 +49,15 @@ def compare(
     from harness.gate.compare import Ask, Side
     from harness.gate.compare import compare as measure
     from harness.run.lockstep import Place
+    from harness.run.suite import DecodeSpec, parse_decode
 
-    one, other = str(parse_stack(first)), str(parse_stack(second or first))
+    stacks = parse_stack(first), parse_stack(second or first)
+    for stack, revision in zip(stacks, (revision_a, revision_b), strict=True):
+        if not revision:
+            stack.build()  # finds a wrong parameter before a process starts; a revision may have others
+    for workload in options.split_names(decode):
+        DecodeSpec(**parse_decode(workload))
+    one, other = map(str, stacks)
     place = Place(model, device, dtype, threads, seed)
     places = (
         _at(place, revision_a, ""),
@@ -58,12 +65,7 @@ def compare(
     )
     if (one, places[0]) == (other, places[1]):
         raise UsageError("both sides are the same; give another method, --model-b, --revision-b or --python-b")
-    names = [
-        " at ".join(filter(None, (text, revision))) + (f" on {where.model}" if model_b else "")
-        for text, revision, where in ((one, revision_a, places[0]), (other, revision_b, places[1]))
-    ]
-    if names[0] == names[1]:
-        names[1] += " (B)"
+    names = _names((one, other), (revision_a, revision_b), (model, model_b) if model_b else ("", ""))
     ask = Ask(
         decode=options.split_names(decode) or ([] if tasks or workloads else ["chatx48n6"]),
         tasks=options.split_names(tasks),
@@ -86,6 +88,15 @@ def compare(
         print_json(asdict(found))
     else:
         show(found)
+
+
+def _names(methods: tuple[str, str], revisions: tuple[str, str], models: tuple[str, str]) -> list[str]:
+    """What the reader calls both sides: the method, with revision and model where these tell them apart."""
+    names = [
+        " at ".join(filter(None, (method, revision))) + (f" on {model}" if model else "")
+        for method, revision, model in zip(methods, revisions, models, strict=True)
+    ]
+    return names if names[0] != names[1] else [names[0], f"{names[1]} (B)"]
 
 
 def _at(place: Place, revision: str, python: str) -> Place:

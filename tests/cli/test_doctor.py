@@ -1,5 +1,6 @@
 """``zoo doctor``: one JSON document or one table with the same figures, on tiny budgets."""
 
+import functools
 import json
 import math
 import subprocess
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from harness.cli import doctor as module
 from harness.errors import EnvironmentFailed, UsageError
+from harness.gate import floors
 from harness.measure import ceilings
 
 SMALL = 2**18
@@ -42,7 +44,7 @@ def test_json_is_one_document_with_every_section() -> None:
     result = call("--json", "--device", "cpu")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    sections = "machine load devices dtypes ceilings threads counters versions environment cache model"
+    sections = "machine load devices dtypes ceilings noise threads counters versions environment cache model"
     assert list(report) == sections.split()
     assert report["devices"][0] == "cpu" and report["dtypes"]["float32"] == "runs"
     rates = [report["ceilings"]["copy"], *report["ceilings"]["gemm"].values(), *report["threads"]["gemv_ms"].values()]
@@ -120,6 +122,54 @@ def test_thread_counts_and_advice() -> None:
     assert module.thread_counts(12) == [1, 2, 4, 8, 12] and module.thread_counts(16) == [1, 2, 4, 8, 16]
     assert module.advise({1: 10.0, 2: 6.0, 4: 5.9}) == 2  # four threads save under 5%
     assert module.advise({1: 10.0, 2: 12.0}) == 1
+
+
+def test_an_unknown_noise_floor_says_how_to_measure_it() -> None:
+    assert json.loads(call("--json", "--device", "cpu").stdout)["noise"] is None
+    assert "zoo doctor --noise measures it" in call("--device", "cpu").stdout
+
+
+@pytest.fixture
+def short(stations_here: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Comparisons of the noise floor in this process, each of a few blocks."""
+    monkeypatch.setattr(floors, "measure_noise", functools.partial(floors.measure_noise, budget_s=0.02))
+    return stations_here
+
+
+def test_the_noise_floor_is_measured_kept_and_shown(short: Any) -> None:
+    result = call("--noise", "--repeats", "4", "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    noise = json.loads(result.stdout)["noise"]
+    assert noise["model"] == "tiny-random" and noise["machine"] == json.loads(result.stdout)["machine"]["digest"]
+    assert set(noise["floors"]) == {"one process", "two processes"}
+    for clocks in noise["floors"].values():
+        assert set(clocks) == {"wall", "cpu", "memory"} and {f["n"] for f in clocks.values()} == {4}
+        assert all(f["value"] >= max(abs(f["low"]), f["high"]) >= 0 for f in clocks.values())
+    assert len(short.made) == 1 + 2 * 4  # two processes are started anew for each comparison
+    assert "noise in two processes, 4 of 4" in result.stderr
+    table = call("--device", "cpu").stdout  # measured once, and kept under the machine's key
+    assert "one process, wall" in table and "in 4 comparisons" in table and noise["measured"] in table
+
+
+def test_the_noise_floor_of_other_threads_is_another(noise_known: Any) -> None:
+    noise_known(0.125)
+    place = ["--device", "cpu", "--json"]
+    assert json.loads(call(*place).stdout)["noise"]["floors"]["two processes"]["cpu"]["value"] == 0.125
+    assert json.loads(call(*place, "--threads", "2").stdout)["noise"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (("--repeats", "3"), 2, "'--repeats'"),
+        (("--energy", "-1"), 2, "'--energy'"),
+        (("--noise-model", "tiny-randm", "--device", "cpu"), 2, "did you mean 'tiny-random'"),
+    ],
+)
+def test_a_wrong_wish_for_noise_is_one_line(zoo: Any, short: Any, words: list[str], code: int, line: str) -> None:
+    found, out, err = zoo("doctor", "--noise", *words)
+    last = err.splitlines()[-1]
+    assert (found, out) == (code, "") and last.startswith("zoo: ") and line in last
 
 
 def test_importing_the_verb_brings_no_torch() -> None:
