@@ -118,6 +118,8 @@ def neighbours(count: int) -> Iterator[None]:
 
 def planted_tree(share: float, folder: Path) -> Path:
     """A copy of the sources with extra work in the hot loops of decoding and of workloads."""
+    if folder.is_dir():
+        return folder
     for name in ("harness", "methods", "tasks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file, call in (("harness/subjects/runner.py", "self.model("), ("harness/run/station.py", "call()")):
@@ -226,7 +228,7 @@ def main() -> None:
             found[f"{operation.name}: {label}"] = made = two_process_alarms(operation, fresh, noise, log)
             print(row(label, made), flush=True)
             for share in (0.02, 0.03, 0.05, 0.10):
-                tree = planted_tree(share, Path(work) / f"{operation.model}-{share}")
+                tree = planted_tree(share, Path(work) / f"planted-{share}")
                 label = f"planted {share:.0%}, two processes"
                 made = series_of_gates(operation, planted, noise, log, source=str(tree))
                 found[f"{operation.name}: {label}"] = made
