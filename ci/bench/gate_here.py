@@ -28,9 +28,8 @@ from scipy import stats
 from harness.gate.floors import measure_noise
 from harness.measure.machine import busy, load_snapshot
 from harness.measure.noise import ONE, TWO, NoiseFloor, read_noise
-from harness.run.lockstep import BlockSeries, Place, StationProcess, fleet, log_ratio
-from harness.run.suite import DecodeSpec, parse_decode
-from harness.stats.paired import MAX_BLOCKS
+from harness.run.lockstep import BlockSeries, Place, StationProcess, fleet, log_ratio, pair_visits
+from harness.run.suite import DecodeSpec
 from harness.stats.sequential import REGRESSION, Design, run_looks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +65,7 @@ class Operation:
         if self.workload:
             answer = station.ask("open_workload", handle=side, method=self.method, workload=self.workload)
         else:
-            spec = DecodeSpec(**parse_decode(self.decode)).model_dump()
+            spec = DecodeSpec.parse(self.decode).model_dump()
             answer = station.ask("open_decode", handle=side, method=self.method, decode=spec)
         return int(answer["units"])
 
@@ -83,10 +82,9 @@ def hold(one: StationProcess, other: StationProcess, operation: Operation, floor
     """One gate of one comparison."""
     units = operation.open(one, "candidate")
     operation.open(other, "baseline")
-    visits = {"candidate": one.visits("candidate", "candidate"), "baseline": other.visits("baseline", "baseline")}
-    series = BlockSeries(visits, units, BUDGET_S, seed)
+    series = BlockSeries(pair_visits(one, other), units, BUDGET_S, seed)
     design = Design(MARGIN, min(floor, 0.99 * MARGIN), FALSE_ALARM, FALSE_PASS)
-    planned = min(series.plan(), MAX_BLOCKS)
+    planned = series.plan()
 
     def more(n: int) -> dict[str, list[float]]:
         return {"time": [log_ratio(block, "total_s") for block in series.upto(n)]}

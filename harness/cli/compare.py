@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,19 +49,19 @@ def compare(
     from harness.gate.compare import Ask, Side
     from harness.gate.compare import compare as measure
     from harness.run.lockstep import Place
-    from harness.run.suite import DecodeSpec, parse_decode
+    from harness.run.suite import DecodeSpec
 
     stacks = parse_stack(first), parse_stack(second or first)
     for stack, revision in zip(stacks, (revision_a, revision_b), strict=True):
         if not revision:
             stack.build()  # finds a wrong parameter before a process starts; a revision may have others
     for workload in options.split_names(decode):
-        DecodeSpec(**parse_decode(workload))
+        DecodeSpec.parse(workload)
     one, other = map(str, stacks)
     place = Place(model, device, dtype, threads, seed)
     places = (
         _at(place, revision_a, ""),
-        _at(Place(model_b or model, device, dtype, threads, seed), revision_b, python_b),
+        _at(replace(place, model=model_b or model), revision_b, python_b),
     )
     if (one, places[0]) == (other, places[1]):
         raise UsageError("both sides are the same; give another method, --model-b, --revision-b or --python-b")
@@ -101,8 +101,6 @@ def _names(methods: tuple[str, str], revisions: tuple[str, str], models: tuple[s
 
 def _at(place: Place, revision: str, python: str) -> Place:
     """The place with a revision's sources and another interpreter, where they are given."""
-    from dataclasses import replace
-
     from harness.gate.revision import unpack
 
     source = str(unpack(revision, Path()).folder) if revision else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +11,16 @@ from typing import Any
 
 from harness.errors import EnvironmentFailed, UsageError, ZooError
 from harness.gate.finding import FAILED
-from harness.gate.judge import BASELINE, CANDIDATE
+from harness.gate.judge import paired_documents
 from harness.gate.lines import Comparison, Documents, Line, clock_line, count_line, plain_line, quality_lines
 from harness.gate.policy import COUNTS, MEMORY, WORKLOAD_CLOCKS
 from harness.measure.decode import SPEEDUPS
 from harness.measure.noise import ONE, TWO, read_noise
-from harness.measure.pairs import PairRun
-from harness.run.lockstep import BlockSeries, Place, StationProcess, fleet
-from harness.run.suite import DecodeSpec, parse_decode
+from harness.measure.pairs import BASELINE, CANDIDATE, PairRun
+from harness.run.lockstep import BlockSeries, Place, StationProcess, Tell, fleet, pair_visits
+from harness.run.suite import DecodeSpec
 
 WORKLOAD_BLOCKS = 16
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _kept_apart(target: str, found: Comparison, tell: Tell) -> Iterator[None]:
 def _decode(
     one: StationProcess, other: StationProcess, first: Side, second: Side, text: str, about: Comparison, ask: Ask
 ) -> list[Line]:
-    spec = DecodeSpec(**parse_decode(text)).model_dump()
+    spec = DecodeSpec.parse(text).model_dump()
     units = one.ask("open_decode", handle=CANDIDATE, method=first.method, decode=spec)["units"]
     other.ask("open_decode", handle=BASELINE, method=second.method, decode=spec)
     run = _pairs(one, other, units, units)
@@ -95,8 +94,7 @@ def _decode(
 
 
 def _pairs(one: StationProcess, other: StationProcess, units: int, blocks: int) -> PairRun:
-    visits = {CANDIDATE: one.visits(CANDIDATE, CANDIDATE), BASELINE: other.visits(BASELINE, BASELINE)}
-    series = BlockSeries(visits, units, math.inf)
+    series = BlockSeries(pair_visits(one, other), units, math.inf)
     return PairRun([visit for block in series.upto(blocks) for visit in block])
 
 
@@ -142,8 +140,7 @@ def _documents(
     ]
     found = []
     for name in dict.fromkeys(row["name"] for row in answers[0]):
-        values = [{row["unit"]: row["value"] for row in rows if row["name"] == name} for rows in answers]
-        both = sorted(values[0].keys() & values[1].keys())
-        if both:
-            found.append((task, name, [values[0][d] for d in both], [values[1][d] for d in both]))
+        one_values, other_values = paired_documents(answers[0], answers[1], name)
+        if one_values:
+            found.append((task, name, one_values, other_values))
     return found

@@ -5,20 +5,20 @@ from __future__ import annotations
 import datetime
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
+from harness.gate.policy import ENERGY, MEMORY
 from harness.measure.machine import busy, load_snapshot
 from harness.measure.noise import ONE, TWO, NoiseFloor, floor_of, write_noise
-from harness.run.lockstep import BlockSeries, Place, StationProcess, fleet, log_ratio
-from harness.run.suite import DecodeSpec, parse_decode
+from harness.measure.pairs import BASELINE, CANDIDATE
+from harness.run.lockstep import BlockSeries, Place, StationProcess, Tell, fleet, log_ratio, pair_visits
+from harness.run.suite import DecodeSpec
 from harness.stats.paired import MAX_BLOCKS, signed_rank_bounds
 
 WORK = "chatx16n4"
 CLOCKS = {"wall": "total_s", "cpu": "cpu_s"}
-SIDES = ("candidate", "baseline")
+SIDES = (CANDIDATE, BASELINE)
 ENERGY_TURNS = 4
-Tell = Callable[[str], None]
 
 
 def measure_noise(
@@ -32,7 +32,7 @@ def measure_noise(
     before = load_snapshot()
     ratios: dict[str, dict[str, list[float]]] = {ONE: defaultdict(list), TWO: defaultdict(list)}
     sources: dict[str, str] = {}
-    decode = DecodeSpec(**parse_decode(WORK)).model_dump()
+    decode = DecodeSpec.parse(WORK).model_dump()
     with fleet(log) as ships:
         first = ships.at(place)
         hello = first.hello
@@ -75,12 +75,11 @@ def _compare(
     asked = dict(zip(SIDES, (first, second), strict=True))
     for side, station in asked.items():
         units = station.ask("open_decode", handle=side, method="", decode=decode)["units"]
-    visits = {side: station.visits(side, side) for side, station in asked.items()}
-    series = BlockSeries(visits, units, budget_s, seed)
+    series = BlockSeries(pair_visits(first, second), units, budget_s, seed)
     blocks = series.upto(MAX_BLOCKS)
     for clock, field in CLOCKS.items():
         into[clock].append(signed_rank_bounds([log_ratio(b, field) for b in blocks], 0.05, 0.05).estimate)
-    held = [station.ask("peak_memory", handle=side)["peak_memory_bytes"] for side, station in asked.items()]
+    held = [station.ask("peak_memory", handle=side)[MEMORY] for side, station in asked.items()]
     into["memory"].append(math.log(held[0] / held[1]))
 
 
@@ -94,7 +93,7 @@ def _energy(
     """One A/A comparison of decode energy; nothing where the meter gives no figure."""
     asked = zip(SIDES, (first, second), strict=True)
     found = [station.ask("energy", handle=side, window_s=window_s) for side, station in asked]
-    values = [m for figures in found for m in figures if m["metric"] == "energy_per_token_decode"]
+    values = [m for figures in found for m in figures if m["metric"] == ENERGY]
     if len(values) == 2:
         clock = f"energy ({values[0]['source']})"
         into[clock].append(math.log(values[0]["value"] / values[1]["value"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -14,14 +14,12 @@ from harness.gate.finding import COUNT, DIFFERENCE, NOT_JUDGED, Finding
 from harness.gate.policy import COUNTS, ENERGY, MEMORY, WORKLOAD_CLOCKS, GateTrial, Policy
 from harness.measure.decode import SPEEDUPS
 from harness.measure.noise import ONE, TWO, Floor, NoiseFloor
-from harness.measure.pairs import Block
+from harness.measure.pairs import BASELINE, CANDIDATE, Block, PairRun
 from harness.records.metrics import metric
-from harness.run.lockstep import BlockSeries, StationProcess, log_ratio
-from harness.stats.paired import MAX_BLOCKS
+from harness.run.lockstep import BlockSeries, StationProcess, log_ratio, pair_visits
 from harness.stats.quality import non_inferiority
 from harness.stats.sequential import INCONCLUSIVE, PASS, REGRESSION, Design, Verdict, run_looks
 
-CANDIDATE, BASELINE = "candidate", "baseline"
 CLOCKS = {**SPEEDUPS, **WORKLOAD_CLOCKS}
 MEMORY_VISITS = 3
 ENERGY_WINDOWS = 3
@@ -80,9 +78,8 @@ def judge_trial(candidate: StationProcess, baseline: StationProcess, trial: Gate
         candidate.ask("open_workload", handle=BASELINE, method=trial.method, workload=trial.workload, reference=True)
     else:
         _of_baseline(lambda: _open(baseline, BASELINE, trial, trial.against or trial.method))
-    visits = {CANDIDATE: candidate.visits(CANDIDATE, CANDIDATE), BASELINE: baseline.visits(BASELINE, BASELINE)}
-    budget = trial.budget_s or bar.policy.budget_s
-    series = BlockSeries(visits, units, budget, secrets.randbits(32))  # one coin for all gates would be no coin
+    coin = secrets.randbits(32)  # one coin for all gates would be no coin
+    series = BlockSeries(pair_visits(candidate, baseline), units, trial.budget_s or bar.policy.budget_s, coin)
     findings = _clocks(series, trial, bar) if set(trial.wanted) & set(CLOCKS) else []
     series.upto(units)
     findings = [*_counts(series.blocks, trial, bar.policy), *findings]
@@ -111,7 +108,12 @@ def _broken(of_baseline: Callable[[], object], trial: GateTrial, error: ZooError
     except ZooError:
         raise error from None
     note = f"runs on the baseline's side, fails on the candidate's: {error}"
-    return [Finding(trial=trial.name, metric=name, outcome=REGRESSION, note=note) for name in trial.wanted]
+    return without_figures(trial, trial.wanted, REGRESSION, note)
+
+
+def without_figures(trial: GateTrial, names: Iterable[str], outcome: str, note: str) -> list[Finding]:
+    """Findings for which nothing was measured, and why."""
+    return [Finding(trial=trial.name, metric=name, outcome=outcome, note=note) for name in names]
 
 
 def _of_baseline(call: Callable[[], Any]) -> Any:
@@ -123,9 +125,9 @@ def _of_baseline(call: Callable[[], Any]) -> Any:
 
 
 def _counts(blocks: Sequence[Sequence[Block]], trial: GateTrial, policy: Policy) -> list[Finding]:
-    found = []
+    found, run = [], PairRun([visit for block in blocks for visit in block])
     for name in (n for n in trial.wanted if n in COUNTS):
-        one, other = _count(blocks, CANDIDATE, name), _count(blocks, BASELINE, name)
+        one, other = (mean_count(run.of(side), name) for side in (CANDIDATE, BASELINE))
         if one is None or other is None:
             continue  # a method without a cache of its own reports no bytes of it
         worse = (one - other) * (1 if metric(name).direction == "lower" else -1)
@@ -137,9 +139,9 @@ def _counts(blocks: Sequence[Sequence[Block]], trial: GateTrial, policy: Policy)
     return found
 
 
-def _count(blocks: Sequence[Sequence[Block]], side: str, name: str) -> float | None:
-    """Mean over units; every visit of a unit counts the same."""
-    of_unit = {b.unit: b.result.get(name) for block in blocks for b in block if b.side == side}
+def mean_count(visits: Sequence[Block], name: str) -> float | None:
+    """A side's count, mean over units, as every visit of a unit counts the same; None where it is not reported."""
+    of_unit = {visit.unit: visit.result.get(name) for visit in visits}
     return None if None in of_unit.values() else fmean(of_unit.values())
 
 
@@ -151,7 +153,7 @@ def _clocks(series: BlockSeries, trial: GateTrial, bar: Bar) -> list[Finding]:
         blocks = series.upto(n)
         return {name: [log_ratio(block, CLOCKS[name]) for block in blocks] for name in names}
 
-    verdicts = run_looks(more, min(series.plan(), MAX_BLOCKS), designs)
+    verdicts = run_looks(more, series.plan(), designs)
     return [clock_finding(trial.name, name, verdicts[name], designs[name]) for name in names]
 
 
@@ -218,16 +220,15 @@ def quality_finding(
     trial: GateTrial, name: str, candidate: list[dict[str, Any]], baseline: list[dict[str, Any]], bar: Bar
 ) -> Finding:
     """Judge a quality metric, paired by document, against its margin."""
-    one = {row["unit"]: row["value"] for row in candidate if row["name"] == name}
-    other = {row["unit"]: row["value"] for row in baseline if row["name"] == name}
-    if not one:
-        raise unknown_name(f"metric of task {trial.task}", name, {row["name"] for row in candidate})
-    both = sorted(one.keys() & other.keys())
-    if not both:
+    known = {row["name"] for row in candidate}
+    if name not in known:
+        raise unknown_name(f"metric of task {trial.task}", name, known)
+    pairs = paired_documents(candidate, baseline, name)
+    n = len(pairs[0])
+    if not n:
         raise UsageError(f"the two sides of {trial.name} answered no document in common")
     margin = bar.policy.margin_of(trial, name)
     higher = metric(name).direction != "lower"
-    pairs = [one[d] for d in both], [other[d] for d in both]
     judged = non_inferiority(*pairs, margin, bar.policy.false_alarm / bar.comparisons, higher_is_better=higher)
     same = pairs[0] == pairs[1]
     sign = -1 if higher else 1
@@ -240,11 +241,20 @@ def quality_finding(
         value=sign * judged.loss.value,
         low=ends[1] if higher else ends[0],
         high=ends[0] if higher else ends[1],
-        n=len(both),
+        n=n,
         margin=margin,
         source="lm-eval",
-        note=f"equal on all {len(both)} documents" if same else _power(len(both), judged.detectable),
+        note=f"equal on all {n} documents" if same else _power(n, judged.detectable),
     )
+
+
+def paired_documents(
+    candidate: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]], name: str
+) -> tuple[list[float], list[float]]:
+    """Both sides' values of a metric on the documents that both answered, in one order."""
+    one, other = ({row["unit"]: row["value"] for row in rows if row["name"] == name} for rows in (candidate, baseline))
+    both = sorted(one.keys() & other.keys())
+    return [one[d] for d in both], [other[d] for d in both]
 
 
 def _power(n: int, detectable: float | None) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from harness.gate.judge import BASELINE, CANDIDATE
+from harness.gate.judge import mean_count
 from harness.gate.policy import MEMORY
 from harness.measure.noise import NoiseFloor
-from harness.measure.pairs import PairRun
+from harness.measure.pairs import BASELINE, CANDIDATE, PairRun
 from harness.records.metrics import metric
 from harness.records.render import amount
 from harness.stats.family import holm
@@ -89,13 +89,8 @@ def _interval(estimate: Estimate) -> str:
 
 def count_line(target: str, name: str, run: PairRun, about: Comparison) -> Line | None:
     """Means over units of a count; None where a side does not report it."""
-    values = []
-    for side in (CANDIDATE, BASELINE):
-        by_unit = {block.unit: block.result.get(name) for block in run.of(side)}
-        if None in by_unit.values():
-            return None
-        values.append(fmean(by_unit.values()))
-    return plain_line(target, name, values[0], values[1], about, "count")
+    one, other = (mean_count(run.of(side), name) for side in (CANDIDATE, BASELINE))
+    return None if one is None or other is None else plain_line(target, name, one, other, about, "count")
 
 
 def plain_line(target: str, name: str, first: float, second: float, about: Comparison, source: str) -> Line:

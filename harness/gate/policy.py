@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.errors import UsageError, unknown_name
 from harness.measure.decode import CACHE_COUNTS, SPEEDUPS
 from harness.records.metrics import metrics
-from harness.run.suite import DecodeSpec, parse_decode
+from harness.run.suite import DecodeSpec
 from harness.subjects.catalog import DEFAULT_MODEL
 
 COUNTS = ("forwards", "mean_accepted_tokens", "tokens_forwarded_per_token", *CACHE_COUNTS)
@@ -64,11 +64,11 @@ class GateTrial(Strict):
     @property
     def decode_name(self) -> str:
         """The decode workload as records write it."""
-        return DecodeSpec(**parse_decode(self.decode)).name
+        return DecodeSpec.parse(self.decode).name
 
     def decode_spec(self) -> dict[str, Any]:
         """The decode workload as a table."""
-        return DecodeSpec(**parse_decode(self.decode)).model_dump()
+        return DecodeSpec.parse(self.decode).model_dump()
 
     @model_validator(mode="after")
     def _one_target(self) -> GateTrial:

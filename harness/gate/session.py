@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from harness.errors import EnvironmentFailed
 from harness.gate.finding import Report
 from harness.gate.judge import Judged
 from harness.gate.policy import GateTrial, Policy
+from harness.gate.reports import as_document
 from harness.gate.revision import unpack
 from harness.gate.run import Sides, run_gate
-from harness.run.lockstep import Place
-
-Tell = Callable[[str], None]
+from harness.run.lockstep import Place, Tell
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,18 @@ def hold_gate(request: Request, tell: Tell) -> Report:
     policy = request.policy
     candidate = Place(policy.model, request.device, policy.dtype, policy.threads, policy.seed)
     folder = _folder(request.results)
-
-    def keep(trial: GateTrial, judged: Judged) -> None:
-        _store(folder, trial, judged)
+    keep, log = functools.partial(_store, folder), folder / "stations.log"
 
     if request.reference is not None:
         from harness.gate.stored import run_against_stored
 
-        report = run_against_stored(policy, candidate, request.reference, request.force, folder / "stations.log", tell)
+        report = run_against_stored(policy, candidate, request.reference, request.force, log, tell, keep)
         report.candidate, report.baseline = "this checkout", f"the run stored in {request.reference}"
     else:
         sides, names = _sides(request, candidate)
-        report = run_gate(policy, sides, folder / "stations.log", tell, keep)
+        report = run_gate(policy, sides, log, tell, keep)
         report.candidate, report.baseline = names
-    document = {**asdict(report), "outcome": report.outcome}
-    (folder / "gate.json").write_text(json.dumps(document, indent=1, default=str), encoding="utf-8")
+    (folder / "gate.json").write_text(json.dumps(as_document(report), indent=1, default=str), encoding="utf-8")
     tell(f"kept in {folder}")
     return report
 
@@ -64,15 +60,7 @@ def _sides(request: Request, candidate: Place) -> tuple[Sides, tuple[str, str]]:
     if all(trial.against for trial in request.policy.trial):
         return Sides(candidate, None), ("each method", "its rival")
     revision = unpack(request.base, request.repository)
-    baseline = Place(
-        candidate.model,
-        candidate.device,
-        candidate.dtype,
-        candidate.threads,
-        candidate.seed,
-        source=str(revision.folder),
-        python=request.base_python,
-    )
+    baseline = replace(candidate, source=str(revision.folder), python=request.base_python)
     return Sides(candidate, baseline), ("this checkout", revision.commit[:12])
 
 

@@ -5,36 +5,39 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.catalog.spec import parse_stack
-from harness.errors import UsageError, ZooError
-from harness.gate.finding import FAILED, NOT_JUDGED, Finding, Report
-from harness.gate.judge import CANDIDATE, CLOCKS, Bar, clock_finding, quality_finding
-from harness.gate.policy import COUNTS, GateTrial, Policy
-from harness.gate.run import Sides, machine_noise, noisy_comparisons
+from harness.errors import UsageError
+from harness.gate.finding import NOT_JUDGED, Finding, Report
+from harness.gate.judge import CLOCKS, Bar, Judged, clock_finding, quality_finding, without_figures
+from harness.gate.policy import GateTrial, Policy
+from harness.gate.run import Keep, judge_each, machine_noise, noisy_comparisons, open_report
+from harness.measure.pairs import CANDIDATE
 from harness.records.store import read_results
-from harness.run.lockstep import Place, StationProcess, fleet
+from harness.run.lockstep import Place, StationProcess, Tell, fleet
 from harness.stats.paired import Bounds
 from harness.stats.sequential import decide
 
+if TYPE_CHECKING:
+    import polars as pl
+
 VISITS = 3
-Tell = Callable[[str], None]
 
 
-def run_against_stored(policy: Policy, place: Place, reference: Path, force: bool, log: Path, tell: Tell) -> Report:
+def run_against_stored(
+    policy: Policy, place: Place, reference: Path, force: bool, log: Path, tell: Tell, keep: Keep = lambda *_: None
+) -> Report:
     """Judge every trial against records. All must be there, and from this machine unless ``force``."""
-    stored = {trial.name: _find(trial, policy, reference) for trial in policy.trial}
-    report = Report(policy=policy.model_dump(exclude_none=True))
+    tables = read_results(reference)
+    stored = {trial.name: _find(trial, policy, reference, tables) for trial in policy.trial}
     started = time.perf_counter()
     with fleet(log, policy.trial_limit_s) as ships:
-        noise = machine_noise(Sides(place, None), ships, tell)
-        hello = ships.at(place).hello
-        report.floors = asdict(noise)["floors"]
-        report.machine, report.machine_label = hello["machine"], hello["machine_label"]
+        noise = machine_noise(place, ships, tell)
+        report = open_report(policy, ships.at(place).hello, noise)
         others = {row["machine"] for row in stored.values() if row["kind"] == "cost"} - {report.machine}
         if others and not force:
             raise UsageError(
@@ -47,28 +50,22 @@ def run_against_stored(policy: Policy, place: Place, reference: Path, force: boo
         for trial in policy.trial:
             for name in (n for n in trial.wanted if n in CLOCKS):
                 bar.design(trial, name)
-        for trial in policy.trial:
-            tell(trial.name)
-            try:
-                station = ships.at(replace(place, model=trial.model or place.model))
-                report.findings += _judge(station, trial, stored[trial.name], bar)
-            except UsageError:
-                raise
-            except ZooError as error:
-                report.findings += [
-                    Finding(trial=trial.name, metric=m, outcome=FAILED, note=str(error)) for m in trial.wanted
-                ]
+
+        def judge(trial: GateTrial) -> Judged:
+            station = ships.at(replace(place, model=trial.model or place.model))
+            return Judged(_judge(station, trial, stored[trial.name], bar))
+
+        report.findings = judge_each(policy, judge, tell, keep)
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _find(trial: GateTrial, policy: Policy, reference: Path) -> dict[str, Any]:
+def _find(trial: GateTrial, policy: Policy, reference: Path, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """The stored trial of a policy's trial, with its samples; a missing one is a :class:`UsageError`."""
     import polars as pl
 
     if trial.workload:
         raise UsageError(f"{trial.name}: workloads are judged against a live base only (--base)")
-    tables = read_results(reference)
     kind, target = ("quality", trial.task) if trial.task else ("cost", trial.decode_name)
     model = trial.model or policy.model
     method = str(parse_stack(trial.against or trial.method))
@@ -93,10 +90,9 @@ def _find(trial: GateTrial, policy: Policy, reference: Path) -> dict[str, Any]:
 
 def _judge(station: StationProcess, trial: GateTrial, stored: Mapping[str, Any], bar: Bar) -> list[Finding]:
     if trial.task:
-        options = {
-            **{k: v for k, v in json.loads(stored["options"]).items() if k not in ("log_samples",)},
-            "seed": bar.policy.seed,
-        }
+        given = json.loads(stored["options"])
+        given.pop("log_samples", None)  # the samples are what is compared, whether or not they were kept then
+        options = {**given, "seed": bar.policy.seed}
         answer = station.ask("quality", method=trial.method, task=trial.task, options=options)
         return [quality_finding(trial, name, answer, stored["samples"], bar) for name in trial.wanted]
     units = station.ask("open_decode", handle=CANDIDATE, method=trial.method, decode=trial.decode_spec())["units"]
@@ -107,12 +103,8 @@ def _judge(station: StationProcess, trial: GateTrial, stored: Mapping[str, Any],
     ]
     found = [_clock(trial, name, visits, stored["samples"], bar) for name in trial.wanted if name in CLOCKS]
     note = "a stored run keeps no counts by visit; they are judged against a live base"
-    found += [
-        Finding(trial=trial.name, metric=name, outcome=NOT_JUDGED, note=note, source="count")
-        for name in trial.wanted
-        if name in COUNTS or name not in CLOCKS
-    ]
-    return found
+    left = [name for name in trial.wanted if name not in CLOCKS]
+    return found + [replace(f, source="count") for f in without_figures(trial, left, NOT_JUDGED, note)]
 
 
 def _clock(

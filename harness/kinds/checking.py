@@ -124,8 +124,9 @@ def check_cached(
     spec: MethodSpec, model: str = CHECK_MODEL, device: str = "auto", dtype: str | None = None
 ) -> list[CheckResult]:
     """A method's checks on a model: remembered for these sources, model, type and device, else run now."""
-    held = known_results(spec, model, device, dtype)
-    return held if held is not None else check_subject(spec, load_subject(model, device, dtype))
+    subject = load_subject(model, device, dtype)
+    held = _read(_cache_path(spec, subject))
+    return held if held is not None else check_subject(spec, subject)
 
 
 def known_results(

@@ -21,10 +21,11 @@ Side = Callable[[int], AbstractContextManager[Callable[[], Any]]]
 """Given a unit's number, a context that yields the call to be timed; entering and leaving are not timed."""
 Visit = Callable[[int], "Block"]
 """Runs a unit once and returns what was timed."""
-ORDER = ("candidate", "baseline", "baseline", "candidate")
-SELF_ORDER = ("candidate", "baseline")
+CANDIDATE, BASELINE = "candidate", "baseline"
+ORDER = (CANDIDATE, BASELINE, BASELINE, CANDIDATE)
+SELF_ORDER = (CANDIDATE, BASELINE)
 """A side that is paired with itself needs half the visits."""
-OTHER = {"candidate": "baseline", "baseline": "candidate"}
+OTHER = {CANDIDATE: BASELINE, BASELINE: CANDIDATE}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class PairRun:
 
     def speedup(self, value: Callable[[Block], float] = lambda b: b.wall_s) -> Estimate:
         """How many times faster the candidate is than the baseline, with its 95 % interval over units."""
-        return ratio_interval(self.best("baseline", value), self.best("candidate", value))
+        return ratio_interval(self.best(BASELINE, value), self.best(CANDIDATE, value))
 
     def of(self, side: str) -> list[Block]:
         """The side's blocks."""
@@ -79,8 +80,8 @@ def timed(side: Side, name: str, unit: int) -> Block:
 def timed_sides(candidate: Side, baseline: Side) -> dict[str, Visit]:
     """The visits of two sides in this process."""
     return {
-        "candidate": lambda unit: timed(candidate, "candidate", unit),
-        "baseline": lambda unit: timed(baseline, "baseline", unit),
+        CANDIDATE: lambda unit: timed(candidate, CANDIDATE, unit),
+        BASELINE: lambda unit: timed(baseline, BASELINE, unit),
     }
 
 

@@ -14,16 +14,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import CheckFailed, EnvironmentFailed, Refused, UsageError
-from harness.measure.pairs import ORDER, Block, Visit, visit_block
+from harness.measure.pairs import BASELINE, CANDIDATE, ORDER, Block, Visit, visit_block
 from harness.subjects.catalog import MODELS
 
 ERRORS = {error.__name__: error for error in (CheckFailed, UsageError, Refused, EnvironmentFailed)}
+
+
+Tell = Callable[[str], None]
+"""Takes a line about what is going on."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,11 @@ def fleet(log: Path, limit_s: float = 1800.0) -> Iterator[Fleet]:
         made.close()
 
 
+def pair_visits(candidate: StationProcess, baseline: StationProcess) -> dict[str, Visit]:
+    """The visits of both sides, each opened under its side's name."""
+    return {side: station.visits(side, side) for side, station in ((CANDIDATE, candidate), (BASELINE, baseline))}
+
+
 @dataclass
 class BlockSeries:
     """Blocks of two sides, measured as they are asked for within a budget of seconds."""
@@ -228,5 +237,5 @@ class BlockSeries:
 
 def log_ratio(block: Sequence[Block], clock: str) -> float:
     """Log of the candidate's time over the baseline's, each the smaller of its two visits."""
-    best = {side: min(b.result[clock] for b in block if b.side == side) for side in ("candidate", "baseline")}
-    return math.log(best["candidate"] / best["baseline"])
+    best = {side: min(b.result[clock] for b in block if b.side == side) for side in (CANDIDATE, BASELINE)}
+    return math.log(best[CANDIDATE] / best[BASELINE])

@@ -29,6 +29,11 @@ class DecodeSpec(Strict):
     count: int = Field(6, ge=1)
     batch: int = Field(1, ge=1)
 
+    @classmethod
+    def parse(cls, text: str) -> DecodeSpec:
+        """Read a workload as it is written."""
+        return cls(**parse_decode(text))
+
     @property
     def name(self) -> str:
         """How the workload is written: ``chat``, ``prose:512x64b4``."""

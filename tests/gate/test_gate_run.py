@@ -175,7 +175,7 @@ def test_an_unknown_floor_is_measured_first(world, monkeypatch, tmp_path, noise)
     world.machines[""] = "m9"
     told = []
     with run.fleet(tmp_path / "log") as ships:
-        found = machine_noise(Sides(replace(HEAD, model="big", dtype="bfloat16"), BASE), ships, told.append)
+        found = machine_noise(replace(HEAD, model="big", dtype="bfloat16"), ships, told.append)
     assert found.machine == "m9" and (made[0].model, made[0].dtype) == ("tiny-random", None)
     assert "measuring it first" in told[0]
 
