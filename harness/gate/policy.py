@@ -6,12 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from harness.errors import UsageError, unknown_name
 from harness.measure.decode import CACHE_COUNTS, SPEEDUPS
 from harness.records.metrics import metrics
 from harness.run.suite import DecodeSpec
+from harness.run.tables import Strict, read_tables
 from harness.subjects.catalog import DEFAULT_MODEL
 
 COUNTS = ("forwards", "mean_accepted_tokens", "tokens_forwarded_per_token", *CACHE_COUNTS)
@@ -21,13 +22,13 @@ DECODE_METRICS = (*COUNTS, *SPEEDUPS, MEMORY, ENERGY)
 DEFAULTS = {"decode": (*COUNTS, "speedup_total"), "workload": ("speedup",), "task": ()}
 
 
-class Strict(BaseModel):
-    """A table of a policy; an unknown name is an error, not silence."""
+class Finite(Strict):
+    """A table whose numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
-class GateTrial(Strict):
+class GateTrial(Finite):
     """One comparison: a method on one decode workload, one of its own workloads, or one lm-eval task."""
 
     method: str
@@ -88,7 +89,7 @@ class GateTrial(Strict):
         return self
 
 
-class Policy(Strict):
+class Policy(Finite):
     """A whole gate. Margins are relative for times, memory and counts, absolute for quality."""
 
     model: str = DEFAULT_MODEL
@@ -123,15 +124,4 @@ def load_policy(path: Path) -> Policy:
 
 def parse_policy(loaded: dict[str, Any], where: str) -> Policy:
     """Validate a policy's tables."""
-    try:
-        return Policy(**loaded)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"]) or "the policy"
-        if first["type"] == "extra_forbidden":
-            table: type[Strict] = Policy if len(first["loc"]) == 1 else GateTrial
-            raise unknown_name(
-                f"field at {place} of policy {where}:", str(first["loc"][-1]), table.model_fields
-            ) from error
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"policy {where}: {place}: {message}") from error
+    return read_tables(Policy, loaded, f"policy {where}", lambda place: GateTrial)

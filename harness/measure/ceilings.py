@@ -6,11 +6,9 @@ hold for one device at torch's current thread count, so they are cached under th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
+from harness.measure.kept import write_kept
 from harness.measure.machine import busy, load_snapshot, machine_key
 from harness.subjects.catalog import cache_dir
 
@@ -70,7 +69,7 @@ def ceilings(device: str = "cpu", refresh: bool = False, budget_s: float = BUDGE
     if found is None or (found.busy and path not in _tried_again):
         _tried_again.add(path)
         found = _better(found, measure_ceilings(device, budget_s))
-        _write(path, found)
+        write_kept(path, asdict(found))
     return found
 
 
@@ -258,12 +257,3 @@ def _read(path: Path) -> Ceilings | None:
         return Ceilings(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None  # absent, cut short, or written by another version: measured again
-
-
-def _write(path: Path, found: Ceilings) -> None:
-    # Where the cache cannot be written the figures still serve; the next run measures again.
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump(asdict(found), file, indent=1)
-        Path(file.name).replace(path)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from harness.measure.kept import write_kept
 from harness.subjects.catalog import cache_dir
 
 ONE, TWO = "one process", "two processes"
@@ -79,10 +78,5 @@ def read_noise(machine: str) -> NoiseFloor | None:
 
 
 def write_noise(noise: NoiseFloor) -> None:
-    """Keep a floor; where the cache cannot be written it serves this process alone."""
-    path = _path(noise.machine)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump(asdict(noise), file, indent=1)
-        Path(file.name).replace(path)
+    """Keep a floor under its machine's key."""
+    write_kept(_path(noise.machine), asdict(noise))

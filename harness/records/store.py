@@ -193,14 +193,17 @@ def scan_table(results: Path, table: str, schema: Mapping[str, Any]) -> pl.LazyF
     return pl.scan_parquet(files, **columns, glob=False, include_file_paths="file")
 
 
-def newest_of_settings(trials: pl.LazyFrame) -> pl.LazyFrame:
-    """The trial of each setting that started last, in the order in which they started."""
+def newest_of_settings(trials: pl.LazyFrame, *also: str) -> pl.LazyFrame:
+    """The trial of each setting that started last, in the order in which they started.
+
+    ``also`` names columns that tell settings apart beside :data:`SETTING`.
+    """
     import polars as pl
 
     machine = pl.when(pl.col("kind") != "quality").then("machine")
     ordered = trials.sort("started", maintain_order=True).with_row_index("place")
     # Ordering the few that are left is far quicker than to keep the order of all.
-    return ordered.unique([*map(pl.col, SETTING), machine], keep="last").sort("place").drop("place")
+    return ordered.unique([*map(pl.col, (*SETTING, *also)), machine], keep="last").sort("place").drop("place")
 
 
 def read_newest(results: Path, schemas: Mapping[str, Mapping[str, Any]], **only: str) -> dict[str, pl.DataFrame]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -22,6 +20,7 @@ import psutil
 from harness.errors import EnvironmentFailed, UsageError
 from harness.records.schema import CRASHED, FAILED, OUT_OF_MEMORY, TIMEOUT, TrialRecord
 from harness.records.store import RunFolder
+from harness.run.process import end, start
 
 Listener = Callable[[dict[str, Any]], None]
 LOADING_LIMIT_S = 1800.0
@@ -57,21 +56,11 @@ class Group:
                 self._fail_all(listen, f"the process ended before its first trial; see {self.log}")
 
     def _one_process(self, listen: Listener, validate: list[dict[str, Any]]) -> None:
-        threads = self.pending[0]["threads"]
-        variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "harness.run.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=variables,
-                start_new_session=True,
-            )
+        process = start([sys.executable, "-m", "harness.run.worker"], self.log, self.pending[0]["threads"])
         try:
             self._converse(process, listen, validate)
         finally:
-            self._end(process)
+            end(process)
 
     def _converse(self, process: subprocess.Popen[bytes], listen: Listener, validate: list[dict[str, Any]]) -> None:
         assert process.stdin is not None
@@ -91,7 +80,7 @@ class Group:
                 verdict = self._over_limit(process, deadline)
                 if verdict is None:
                     continue
-                self._end(process)
+                end(process)
                 self._record_lost(current, *verdict, listen)
                 return
             if event is None:
@@ -140,13 +129,6 @@ class Group:
         if event["exit_code"] == UsageError.exit_code:
             raise UsageError(event["message"])
         self._fail_all(listen, event["message"])
-
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        """Kill the process and all it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _exit_reason(process: subprocess.Popen[bytes]) -> str:

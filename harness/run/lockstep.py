@@ -10,7 +10,6 @@ import queue
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from harness.errors import CheckFailed, EnvironmentFailed, Refused, UsageError
 from harness.measure.pairs import BASELINE, CANDIDATE, ORDER, Block, Visit, visit_block
+from harness.run.process import end, start
 from harness.subjects.catalog import MODELS
 
 ERRORS = {error.__name__: error for error in (CheckFailed, UsageError, Refused, EnvironmentFailed)}
@@ -48,25 +48,11 @@ class StationProcess:
 
     def __init__(self, place: Place, log: Path, limit_s: float = 1800.0, cores: Sequence[int] = ()) -> None:
         self.place, self.log, self.limit_s = place, log, limit_s
-        variables = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(place.threads),
-            "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONHASHSEED": "0",
-        }
+        variables = {"PYTHONHASHSEED": "0"}
         if place.source:
             variables["PYTHONPATH"] = os.pathsep.join((*source_roots(place.source), os.environ.get("PYTHONPATH", "")))
         command = [interpreter(place.python), "-m", "harness.run.station"]
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=out,
-                env=variables,
-                cwd=place.source or None,
-                start_new_session=True,
-            )
+        self.process = start(command, log, place.threads, variables, place.source or None)
         self.answers: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
         try:
@@ -116,9 +102,7 @@ class StationProcess:
 
     def close(self) -> None:
         """End the process and all it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        end(self.process)
 
     def visits(self, side: str, handle: str) -> Visit:
         """Visits of an opened handle, as blocks of the pair engine."""

@@ -72,7 +72,8 @@ def _shown(value: float | None) -> str:
 def find_trial(results: Path, trial_id: str) -> dict[str, Any]:
     """A finished trial's row with its figures, by its id or the start of it."""
     tables = read_results(results)
-    rows = [row for row in tables["trials"].to_dicts() if row["trial_id"].startswith(trial_id)] if trial_id else []
+    trials = tables["trials"]
+    rows = trials.filter(trials["trial_id"].str.starts_with(trial_id)).to_dicts() if trial_id else []
     if len(rows) != 1:
         many = f"{len(rows)} trials begin with {trial_id!r}; give more of the id"
         none = f"no trial {trial_id!r} under {results}; `zoo export csv` lists them, --output_path says where they are"

@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.run.process import claim_stdout
+
 PROTOCOL = 1
 VISIT_S = 0.01
 """A visit of a small operator repeats it until it has lasted this long."""
@@ -194,8 +196,7 @@ def _requests() -> queue.Queue[str]:
 
 def main() -> None:
     """Answer requests until standard input closes."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    answers = claim_stdout()
     from harness.errors import ZooError
 
     station, requests = Station(), _requests()

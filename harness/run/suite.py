@@ -8,16 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from harness.errors import UsageError, unknown_name
+from harness.run.tables import Strict, read_tables
 from harness.subjects.catalog import DEFAULT_MODEL
-
-
-class Strict(BaseModel):
-    """A table of a suite; an unknown name is an error, not silence."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class DecodeSpec(Strict):
@@ -106,17 +101,7 @@ def load_suite(name_or_path: str) -> Suite:
 
 def parse_suite(loaded: dict[str, Any], where: str) -> Suite:
     """Validate a suite's tables."""
-    try:
-        return Suite(**loaded)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
-        if first["type"] == "extra_forbidden":
-            table: type[Strict] = Suite if len(first["loc"]) == 1 else DecodeSpec if "decode" in first["loc"] else Entry
-            raise unknown_name(
-                f"field at {place} of suite {where}:", str(first["loc"][-1]), table.model_fields
-            ) from error
-        raise UsageError(f"suite {where}: {place}: {first['msg']}") from error
+    return read_tables(Suite, loaded, f"suite {where}", lambda place: DecodeSpec if "decode" in place else Entry)
 
 
 def parse_decode(text: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from harness.run.process import claim_stdout
+
 
 def _watch_parent() -> None:
     """End with the parent, however it ended: its side of standard input closes."""
@@ -29,8 +31,7 @@ def _watch_parent() -> None:
 
 def main() -> None:
     """Perform the group's trials in order, storing each as soon as it is finished."""
-    events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    events = claim_stdout()
 
     def tell(event: str, **fields: Any) -> None:
         events.write(json.dumps({"event": event, **fields}) + "\n")

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import harness
 from harness.errors import CheckFailed, EnvironmentFailed, Refused, UsageError
 from harness.measure.pairs import ORDER, OTHER, Block
 from harness.run import lockstep
+from harness.run import process as process_module
 from harness.run.lockstep import BlockSeries, Fleet, Place, StationProcess, fleet, log_ratio, source_roots
 
 LIGHT = """
@@ -61,7 +63,7 @@ def light(tmp_path):
     tree = tmp_path / "tree"
     (tree / "harness" / "run").mkdir(parents=True)
     real = Path(harness.__file__).parent
-    for name in ("__init__.py", "errors.py", "run/__init__.py"):
+    for name in ("__init__.py", "errors.py", "run/__init__.py", "run/process.py"):
         (tree / "harness" / name).write_text((real / name).read_text())
     ending = 'if __name__ == "__main__":'
     source = (real / "run" / "station.py").read_text()
@@ -73,13 +75,13 @@ def light(tmp_path):
 @pytest.fixture
 def started(monkeypatch):
     """Every process that was started; none outlives its test."""
-    made, popen = [], lockstep.subprocess.Popen
+    made, popen = [], process_module.subprocess.Popen
 
     def start(*arguments, **settings):
         made.append(popen(*arguments, **settings))
         return made[-1]
 
-    monkeypatch.setattr(lockstep, "subprocess", SimpleNamespace(Popen=start, PIPE=lockstep.subprocess.PIPE))
+    monkeypatch.setattr(process_module, "subprocess", SimpleNamespace(Popen=start, PIPE=subprocess.PIPE))
     yield made
     for process in made:
         process.kill()

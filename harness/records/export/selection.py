@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import EnvironmentFailed, unknown_name
 from harness.records.schema import OK
-from harness.records.store import read_results, run_folders
+from harness.records.store import newest_of_settings, read_results, run_folders
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,11 +37,6 @@ class Records:
     notes: list[str] = field(default_factory=list)
 
     @cached_property
-    def trials(self) -> list[Row]:
-        """All trials, oldest first."""
-        return self.tables["trials"].to_dicts()
-
-    @cached_property
     def figures(self) -> dict[str, list[Row]]:
         """Rows of the table ``measurements`` by trial."""
         return _by_trial(self.tables.get("measurements"))
@@ -56,13 +51,10 @@ class Records:
 
         Raises :class:`EnvironmentFailed` where there is none.
         """
-        newest: dict[tuple[str, ...], Row] = {}
-        for trial in self.trials:
-            setting = json.dumps(settings(trial), sort_keys=True)
-            newest[trial["kind"], trial["method"], trial["model"], trial["target"], setting] = trial
-        found = [t for t in newest.values() if t["kind"] in kinds and t["status"] == OK]
+        newest = newest_of_settings(self.tables["trials"].lazy(), "threads").collect().to_dicts()
+        found = [t for t in newest if t["kind"] in kinds and t["status"] == OK]
         if not found:
-            there = Counter(f"{t['kind']} {t['status']}" for t in newest.values())
+            there = Counter(f"{t['kind']} {t['status']}" for t in newest)
             text = ", ".join(f"{count} {name}" for name, count in sorted(there.items()))
             raise EnvironmentFailed(
                 f"no finished trial of kind {' or '.join(kinds)} among the records of {self.results} ({text});"
