@@ -128,7 +128,7 @@ def planted_tree(share: float, folder: Path) -> Path:
         else:
             planted = text.replace("            out = self.model(", "            out = _planted(lambda: self.model(")
             planted = planted.replace(
-                "zoo_step=ForwardStep(cache, block_TT, valid_BT, depth_T),\n            )", _end()
+                "zoo_step=ForwardStep(cache, block_TM, valid_BT, depth_M),\n            )", _end()
             )
         assert planted != text, f"nothing was planted in {file}"
         head, future, rest = planted.partition("from __future__ import annotations\n")
@@ -141,7 +141,7 @@ def _loop() -> str:
 
 
 def _end() -> str:
-    return "zoo_step=ForwardStep(cache, block_TT, valid_BT, depth_T),\n            ))"
+    return "zoo_step=ForwardStep(cache, block_TM, valid_BT, depth_M),\n            ))"
 
 
 def series_of_gates(

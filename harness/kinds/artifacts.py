@@ -9,6 +9,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ class ArtifactStore:
 
     seed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    _last: tuple[Path, Any] | None = None
 
     def key(self, method: Method, subject: Subject) -> str:
         """Hash of the method's sources and parameters, the subject, its type and the seed."""
@@ -46,16 +48,21 @@ class ArtifactStore:
         return cache_dir() / "artifacts" / f"{method.card.id}-{self.key(method, subject)}.pt"
 
     def obtain(self, method: Method, subject: Subject) -> Artifact:
-        """Load the artifact, or make and keep it."""
+        """Load the artifact, or make and keep it. The last one stays in memory, as timed blocks open a method often."""
         path = self.path(method, subject)
+        if self._last is None or self._last[0] != path:
+            self._last = path, self._load(method, subject, path)
+        held = self._last[1]
+        self.seconds[method.card.id] = held["seconds"]
+        return held["artifact"]
+
+    def _load(self, method: Method, subject: Subject, path: Path) -> Any:
         if not path.is_file():
             self._make(method, subject, path)
         try:
-            held = torch.load(path, weights_only=True, map_location=subject.device)
+            return torch.load(path, weights_only=True, map_location=subject.device)
         except (RuntimeError, OSError, EOFError) as error:
             raise EnvironmentFailed(f"artifact {path} cannot be read ({error}); delete it and run again") from error
-        self.seconds[method.card.id] = held["seconds"]
-        return held["artifact"]
 
     def _make(self, method: Method, subject: Subject, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

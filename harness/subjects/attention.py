@@ -31,15 +31,16 @@ WIDENED_QUERIES = 8
 class ForwardStep:
     """What the attention of one forward must know: the cache, and which new tokens see which.
 
-    ``block_TT`` (True = row may see column) relates the new tokens to each other; None means causal.
-    ``valid_BT`` marks left padding among the new tokens; None where there is none. ``depth_T`` is each new token's
-    distance from the first in the text; None where they follow each other.
+    ``block_TM`` (True = row may see column) relates the new tokens to the last M, of which the last T are themselves
+    and the others came in forwards since the last commit; None means causal. ``valid_BT`` marks left padding among the
+    new tokens; None where there is none. ``depth_M`` is each of the M tokens' distance from the first position that is
+    not committed; None where they follow each other.
     """
 
     cache: KVCache
-    block_TT: Tensor | None = None
+    block_TM: Tensor | None = None
     valid_BT: Tensor | None = None
-    depth_T: Tensor | None = None
+    depth_M: Tensor | None = None
     _masks: dict[tuple[int, int | None, int, int], Tensor] = field(default_factory=dict)
 
     def allowed(self, index: int, num_queries: int, device: torch.device, window: int | None) -> Tensor | None:
@@ -60,10 +61,10 @@ class ForwardStep:
     def _build(self, index: int, num_queries: int, device: torch.device, window: int | None) -> Tensor:
         layer: KVLayer = self.cache.layers[index]
         slots = layer.length
-        block = self.block_TT
+        block = self.block_TM
         if block is None:
             block = torch.ones(num_queries, num_queries, dtype=torch.bool, device=device).tril()
-        mask = torch.cat([block.new_ones(num_queries, slots - num_queries), block], 1)[None, None]
+        mask = torch.cat([block.new_ones(num_queries, slots - block.shape[1]), block], 1)[None, None]
         if layer.valid is not None:
             mask = mask & layer.valid[:, :, None, :]
         if window is not None:
@@ -77,8 +78,9 @@ class ForwardStep:
         position = self.cache.layers[index].position
         if position is None:
             place = torch.arange(slots, device=device)
-            if self.depth_T is not None:
-                place[slots - num_queries :] = slots - num_queries + self.depth_T
+            if self.depth_M is not None:
+                grown = len(self.depth_M)
+                place[slots - grown :] = slots - grown + self.depth_M
             position = place[None, None]
         inside: Tensor = (position[:, :, -num_queries:, None] - position[:, :, None, :]) < window
         return inside
@@ -127,7 +129,7 @@ def zoo_attention(
     plain = (
         num_queries == slots
         and zoo_step.valid_BT is None
-        and zoo_step.block_TT is None
+        and zoo_step.block_TM is None
         and softcap is None
         and (sliding_window is None or slots <= sliding_window)
     )

@@ -156,11 +156,16 @@ class KVCache(Cache):  # type: ignore[misc]
         """``prefill`` until the first commit, ``decode`` afterwards."""
         return "prefill" if self.prompt_B is None else "decode"
 
-    def begin(self, valid_BT: Tensor) -> Tensor:
-        """Announce the next forward's tokens (False = left padding) and return their positions, ``[B, T]``."""
-        self.pending = valid_BT.shape[1]
+    def begin(self, valid_BT: Tensor, depth_T: Tensor | None = None) -> Tensor:
+        """Announce the next forward's tokens (False = left padding) and return their positions, ``[B, T]``.
+
+        Several forwards may be announced before a commit; they grow one tree, and ``depth_T`` gives the distance of
+        their tokens from the first position that is not committed.
+        """
         seen_B = self.seen_B if self.seen_B is not None else valid_BT.new_zeros(valid_BT.shape[0], dtype=torch.long)
-        return (seen_B[:, None] + valid_BT.cumsum(1) - 1).clamp(min=0)
+        steps_BT = valid_BT.cumsum(1) - 1 + self.pending if depth_T is None else depth_T[None]
+        self.pending += valid_BT.shape[1]
+        return (seen_B[:, None] + steps_BT).clamp(min=0)
 
     def append_slots(self, valid_BT: Tensor | None, position_BT: Tensor) -> None:
         """Record padding and positions of the coming slots in every layer that has to know them."""
@@ -221,9 +226,9 @@ class KVCache(Cache):  # type: ignore[misc]
             layer.keep(*keep, room=64 if self.phase == "prefill" else 0)
 
     def commit(self, path: Tensor | None = None) -> None:
-        """Finish a forward: keep all its tokens, or those at ``path`` (indices into the forward's tokens) only.
+        """Keep all tokens since the last commit, or those at ``path`` (indices into them) only.
 
-        An empty path rolls the forward back.
+        An empty path rolls them back.
         """
         count = self.pending if path is None else len(path)
         if path is not None and count < self.pending:

@@ -14,6 +14,7 @@ from harness.subjects import attention
 from harness.subjects.cache import KVCache
 from harness.subjects.catalog import MODELS, ModelEntry, model_names
 from harness.subjects.decode import AutoregressiveDecoder
+from harness.subjects.few_rows import use_few_row_kernels
 from harness.subjects.scoring import CausalScorer
 from harness.subjects.subject import GENERATE, KV_VIEWS, SCORE, TRAIN, Subject
 from harness.subjects.tokenizer import PretrainedTokenizer, Tokenizer
@@ -57,6 +58,7 @@ def wrap_model(
         )
     model.set_attn_implementation(attention.NAME)
     model.eval()
+    use_few_row_kernels(model)
     capabilities = {SCORE, GENERATE, KV_VIEWS} | ({TRAIN} if trainable else set())
     return Subject(
         name=name,

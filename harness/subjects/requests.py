@@ -31,7 +31,8 @@ class GenerateRequest:
 
     ``temperature`` 0 is greedy. ``processors`` are transformers logits processors, called with one row's own ids and
     scores. ``ignore_eos`` fixes the length, as every timed run does. ``seed`` and the row's number seed each row, so a
-    row's text does not depend on the rest of the batch.
+    row's text does not depend on the rest of the batch. ``forced`` holds a continuation for each prompt that is emitted
+    instead of what a greedy decoder would pick, after the same work: two sides then decode one and the same text.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -46,12 +47,15 @@ class GenerateRequest:
     ignore_eos: bool = False
     seed: int = 0
     row_ids: Sequence[int] | None = None
+    forced: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts or any(len(p) == 0 for p in self.prompts):
             raise UsageError("a prompt has no tokens; give at least one (the tokenizer's prefix id does)")
         if self.max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be at least 1 (got {self.max_new_tokens})")
+        if self.forced is not None and (self.temperature or len(self.forced) != len(self.prompts)):
+            raise UsageError("a forced continuation needs greedy decoding and one text a prompt")
         if self.temperature < 0:
             raise UsageError(f"temperature must not be negative (got {self.temperature})")
 

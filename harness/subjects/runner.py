@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.subjects.attention import ForwardStep
 from harness.subjects.cache import KVCache
-from harness.subjects.single_row import row_kernels
+from harness.subjects.few_rows import row_kernels
 
 
 @dataclass
@@ -35,7 +35,7 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
 
 @dataclass
 class Runner:
-    """Owns the cache of one batch of prompts. Every forward is followed by a :meth:`commit`."""
+    """Owns the cache of one batch of prompts. Forwards are followed by a :meth:`commit`; several may grow one tree."""
 
     model: Any
     new_cache: Callable[[], KVCache]
@@ -58,16 +58,14 @@ class Runner:
         self,
         ids_BT: Tensor,
         valid_BT: Tensor | None = None,
-        block_TT: Tensor | None = None,
-        depth_T: Tensor | None = None,
+        block_TM: Tensor | None = None,
+        depth_M: Tensor | None = None,
         logits_to_keep: int = 0,
     ) -> Tensor:
-        """Logits ``[B, T, V]`` of new tokens. ``block_TT`` and ``depth_T`` describe a draft tree."""
+        """Logits ``[B, T, V]`` of new tokens. ``block_TM`` and ``depth_M`` give a tree (:class:`ForwardStep`)."""
         cache = self.cache
         real = torch.ones_like(ids_BT, dtype=torch.bool) if valid_BT is None else valid_BT
-        position_BT = cache.begin(real)
-        if depth_T is not None:
-            position_BT = position_BT[:, :1] + depth_T[None]
+        position_BT = cache.begin(real, None if depth_M is None else depth_M[-ids_BT.shape[1] :])
         cache.append_slots(valid_BT, position_BT)
         with row_kernels(ids_BT.numel(), self.model.dtype, self.device):
             out = self.model(
@@ -78,14 +76,14 @@ class Runner:
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=logits_to_keep,
-                zoo_step=ForwardStep(cache, block_TT, valid_BT, depth_T),
+                zoo_step=ForwardStep(cache, block_TM, valid_BT, depth_M),
             )
         self.counts.forwards += 1
         self.counts.tokens += ids_BT.numel() if valid_BT is None else int(valid_BT.sum())
         return out.logits  # type: ignore[no-any-return]
 
     def commit(self, path: Tensor | None = None, valid_BT: Tensor | None = None) -> None:
-        """Keep the last forward's tokens, or only those on ``path`` (indices into them, root first)."""
+        """Keep the tokens since the last commit, or only those on ``path`` (indices into them, in order)."""
         batch = self.cache.layers[0].keys.shape[0]
         if valid_BT is not None:
             count_B = valid_BT.sum(1)

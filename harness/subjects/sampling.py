@@ -32,6 +32,8 @@ class Sampler:
             if request.top_p < 1.0:
                 self.chain.append(TopPLogitsWarper(request.top_p))
         self.device = device
+        self.forced = request.forced
+        self.prompt_lengths = [len(prompt) for prompt in request.prompts]
         row_ids = request.row_ids if request.row_ids is not None else range(len(request.prompts))
         self._generators = [torch.Generator(device).manual_seed(request.seed * 1_000_003 + row) for row in row_ids]
 
@@ -51,15 +53,38 @@ class Sampler:
             return torch.nn.functional.one_hot(scores.argmax(), len(scores)).float()
         return scores.softmax(-1)
 
+    def greedy_picks(self, logits_NV: Tensor) -> list[int] | None:
+        """The best token after each of some nodes at once; None where a pick depends on more than its logits."""
+        if not self.greedy or self.chain:
+            return None
+        # In float32 everywhere: a CPU finds the largest bfloat16 four times slower, and ties must fall alike.
+        return logits_NV.float().argmax(-1).tolist()  # type: ignore[no-any-return]
+
+    def settle(self, token: int, history: Sequence[int], row: int = 0) -> int:
+        """The token itself, or what the request's forced continuation has at this place."""
+        if self.forced is None:
+            return token
+        place = len(history) - self.prompt_lengths[row]
+        return self.forced[row][place] if place < len(self.forced[row]) else token
+
+    def uniform(self, row: int = 0) -> float:
+        """A number from [0, 1) of the row's random stream."""
+        return float(torch.rand((), generator=self._generators[row], device=self.device))
+
+    def draw(self, law_V: Tensor, row: int = 0) -> int:
+        """A token drawn from a law, from the row's random stream."""
+        return int(torch.multinomial(law_V, 1, generator=self._generators[row]))
+
     def pick(self, logits_V: Tensor, history: Sequence[int], row: int = 0) -> int:
         """The next token of one row."""
         if self.greedy:
-            return int((self.processed(logits_V, history) if self.chain else logits_V.float()).argmax())
-        return int(torch.multinomial(self.probabilities(logits_V, history), 1, generator=self._generators[row]))
+            best = int((self.processed(logits_V, history) if self.chain else logits_V.float()).argmax())
+            return self.settle(best, history, row)
+        return self.draw(self.probabilities(logits_V, history), row)
 
     def pick_rows(self, logits_BV: Tensor, histories: Sequence[Sequence[int]]) -> list[int]:
         """The next token of every row."""
-        if self.greedy and not self.chain:
-            # In float32 everywhere: a CPU finds the largest bfloat16 four times slower, and ties must fall alike.
-            return logits_BV.float().argmax(-1).tolist()  # type: ignore[no-any-return]
+        picks = self.greedy_picks(logits_BV)
+        if picks is not None:
+            return [self.settle(pick, h, row) for row, (pick, h) in enumerate(zip(picks, histories, strict=True))]
         return [self.pick(logits, h, row) for row, (logits, h) in enumerate(zip(logits_BV, histories, strict=True))]

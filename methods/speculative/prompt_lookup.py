@@ -5,28 +5,32 @@ latest earlier occurrence are drafted as a chain. No match: plain decoding for t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.speculative import DraftTree, SpeculativeMethod, Step, chain
+from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step, chain
+from harness.kinds.speculative.pace import Acceptance
+from harness.kinds.speculative.widths import FLAT, WidthCosts, width_costs
 
 
-class NgramIndex:
+class NgramIndex(Drafter):
     """Where each n-gram of the text last ended, kept up to date as the text grows."""
 
-    def __init__(self, max_ngram: int, num_draft: int) -> None:
-        self.max_ngram = max_ngram
-        self.num_draft = num_draft
+    def __init__(self, max_ngram: int, num_draft: int, longest: int = 1, costs: WidthCosts = FLAT) -> None:
+        self.max_ngram, self.num_draft, self.longest, self.costs = max_ngram, num_draft, longest, costs
+        self.acceptance = Acceptance()
         self.start(())
 
-    def start(self, prompt: Sequence[int]) -> None:
+    def start(self, prompt: Sequence[int], sampler: Any = None, row: int = 0) -> None:
         """Forget the last text."""
         self.ends: dict[tuple[int, ...], int] = {}
         self.indexed = 0
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
-        """The continuation of the longest earlier match, at most ``num_draft`` tokens."""
+        """The continuation of the longest earlier match, at most ``num_draft`` tokens; 0: as many as pay."""
+        length = min(self.num_draft or self.acceptance.length(self.longest, self.costs), max(room, 0))
         for end in range(self.indexed + 1, len(history)):
             for n in range(1, min(self.max_ngram, end) + 1):
                 self.ends[tuple(history[end - n : end])] = end
@@ -34,17 +38,20 @@ class NgramIndex:
         for n in range(min(self.max_ngram, len(history)), 0, -1):
             end = self.ends.get(tuple(history[-n:]))
             if end is not None:
-                return chain(history[-1], history[end : end + min(self.num_draft, max(room, 0))])
+                return chain(history[-1], history[end : end + length])
         return chain(history[-1], ())
 
     def observe(self, step: Step) -> None:
-        """Nothing to learn beyond the text itself."""
+        """Count what was accepted."""
+        self.acceptance.observe(len(step.tree.tokens) - 1, len(step.path) - 1)
 
-    def snapshot(self) -> None:
-        """Nothing outlives a request."""
+    def snapshot(self) -> Acceptance:
+        """What was accepted of late; the text itself does not outlive its request."""
+        return self.acceptance.snapshot()
 
-    def restore(self, state: object) -> None:
-        """Nothing to go back to."""
+    def restore(self, state: Acceptance) -> None:
+        """Go back to a snapshot."""
+        self.acceptance.restore(state)
 
 
 @method(
@@ -63,17 +70,23 @@ class NgramIndex:
         }
     ],
     details={
-        "num_draft": "reconstruction: 10 as first released; 7 here, as a 2-core CPU pays for width",
+        "num_draft": "10 as first released; 0, the default: the length with most expected tokens for its cost here",
         "match": "latest earlier occurrence of the longest n-gram",
         "verification": "token matching, exact under sampling too",
     },
 )
 class PromptLookup(SpeculativeMethod):
-    """N-grams up to ``max_ngram`` tokens, drafts up to ``num_draft``."""
+    """N-grams up to ``max_ngram`` tokens, drafts of ``num_draft`` tokens."""
 
     max_ngram: int = Field(3, ge=1, description="longest n-gram that is looked up")
-    num_draft: int = Field(7, ge=1, description="longest draft")
+    num_draft: int = Field(0, ge=0, description="drafted tokens a step; 0: as many as pay, none where none do")
+    longest: int = Field(15, ge=1, description="longest draft where the length is chosen")
+
+    @property
+    def adaptive(self):  # type: ignore[no-untyped-def]
+        """Only a length that was asked for is held to."""
+        return self.num_draft == 0
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The index of the text so far."""
-        return NgramIndex(self.max_ngram, self.num_draft)
+        return NgramIndex(self.max_ngram, self.num_draft, self.longest, width_costs(subject))

@@ -6,12 +6,17 @@ forwarded token are overwritten, accepted or not.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.speculative import DraftTree, SpeculativeMethod, Step
+from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step
+from harness.kinds.speculative.pace import DECAY
+from harness.kinds.speculative.widths import FLAT, WidthCosts, best_width, width_costs
+
+Path = tuple[int, ...]
+"""A node by the ranks on the way to it: (0, 2) is the third successor of the root's first."""
 
 PUBLISHED_LEVELS = (
     [(r,) for r in range(8)],
@@ -30,41 +35,46 @@ PUBLISHED_LEVELS = (
 
 
 def rank_paths(num_nodes: int, k: int = 8) -> list[tuple[int, ...]]:
-    """The ``num_nodes`` best of the 80 published paths with ranks below ``k``, by the sum of (rank + 1) on the way."""
+    """The ``num_nodes`` best of the 80 published paths with ranks below ``k``, by the sum of (rank + 1) on the way.
+
+    Every prefix of a path comes before it.
+    """
     paths = [path for level in PUBLISHED_LEVELS for path in level if max(path) < k]
-    best = sorted(paths, key=lambda p: (sum(r + 1 for r in p), len(p), p))[:num_nodes]
-    return sorted(best, key=lambda p: (len(p), p))
+    return sorted(paths, key=lambda p: (sum(r + 1 for r in p), len(p), p))[:num_nodes]
 
 
-class SuccessorMatrix:
-    """The matrix and the tree it is unrolled through."""
+class SuccessorMatrix(Drafter):
+    """The matrix and the tree it is unrolled through: all ``paths``, or of an ``adaptive`` one as many as pay."""
 
-    def __init__(self, k: int, paths: Sequence[tuple[int, ...]], per_request: bool) -> None:
-        place = {(): 0} | {path: i + 1 for i, path in enumerate(paths)}
-        self.parents = (-1, *(place[path[:-1]] for path in paths))
-        self.ranks = [path[-1] for path in paths]
-        self.per_request = per_request
-        self.k = k
+    def __init__(
+        self, k: int, paths: Sequence[Path], per_request: bool, adaptive: bool = False, costs: WidthCosts = FLAT
+    ) -> None:
+        self.k, self.paths, self.per_request, self.adaptive, self.costs = k, paths, per_request, adaptive, costs
         self.rows: dict[int, list[int]] = {}
+        # Before anything is seen, a path is taken to be right as often as halving at every rank gives.
+        self.right = [0.5 ** sum(r + 1 for r in path) for path in paths]
+        self.tried = [1.0] * len(paths)
+        self.drafted: dict[Path, int] = {}
 
-    def start(self, prompt: Sequence[int]) -> None:
+    def start(self, prompt: Sequence[int], sampler: Any = None, row: int = 0) -> None:
         """The matrix outlives requests unless told otherwise."""
         if self.per_request:
             self.rows = {}
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """Unroll the template from the last token; nodes under an unwritten row are left out."""
-        tokens, parents, placed = [history[-1]], [-1], {0: 0}
-        depth = [0]
-        for node, (parent, rank) in enumerate(zip(self.parents[1:], self.ranks, strict=True), 1):
-            if parent not in placed or depth[placed[parent]] >= max(room, 0):
-                continue
-            row = self.rows.get(tokens[placed[parent]])
+        count = len(self.paths)
+        if self.adaptive:
+            count = best_width([r / t for r, t in zip(self.right, self.tried, strict=True)], self.costs)
+        tokens, parents, placed = [history[-1]], [-1], {(): 0}
+        for path in self.paths[:count]:
+            parent = placed.get(path[:-1])
+            row = None if parent is None or len(path) > room else self.rows.get(tokens[parent])
             if row is not None:
-                placed[node] = len(tokens)
-                depth.append(depth[placed[parent]] + 1)
-                parents.append(placed[parent])
-                tokens.append(row[rank])
+                placed[path] = len(tokens)
+                parents.append(parent)
+                tokens.append(row[path[-1]])
+        self.drafted = placed
         return DraftTree(tuple(tokens), tuple(parents))
 
     def observe(self, step: Step) -> None:
@@ -72,14 +82,21 @@ class SuccessorMatrix:
         best = step.logits_NV.topk(self.k, dim=-1).indices.tolist()
         for node in [*range(len(best)), *step.path]:
             self.rows[step.tree.tokens[node]] = best[node]
+        for place, path in enumerate(self.paths):
+            node = self.drafted.get(path)
+            if node is not None:
+                self.right[place] = DECAY * self.right[place] + (node in step.path)
+                self.tried[place] = DECAY * self.tried[place] + 1
+        self.drafted = {}
 
-    def snapshot(self) -> dict[int, list[int]]:
-        """The rows written so far; rows are replaced, never changed, so a shallow copy is enough."""
-        return dict(self.rows)
+    def snapshot(self) -> tuple[dict[int, list[int]], list[float], list[float]]:
+        """The rows written so far and what was accepted of late; rows are replaced, never changed."""
+        return dict(self.rows), list(self.right), list(self.tried)
 
-    def restore(self, state: dict[int, list[int]]) -> None:
-        """Go back to earlier rows."""
-        self.rows = dict(state)
+    def restore(self, state: tuple[dict[int, list[int]], list[float], list[float]]) -> None:
+        """Go back to a snapshot."""
+        rows, right, tried = state
+        self.rows, self.right, self.tried = dict(rows), list(right), list(tried)
 
 
 @method(
@@ -106,7 +123,7 @@ class SuccessorMatrix:
     details={
         "k": "reference code",
         "template": "reference code: 80 nodes; fewer are the best by rank sum (reconstruction)",
-        "num_nodes": "reconstruction: 8 here, as a forward of 80 tokens costs a CPU nearly seven single ones; paper 80",
+        "num_nodes": "paper 80; 0, the default: as many as pay by the measured cost of a width and recent acceptance",
         "update order": "reconstruction: accepted path last; the release leaves equal tokens to the scatter",
         "unwritten rows": "reconstruction: their children are not drafted; the release drafts token 0 (cost only)",
         "verification": "token matching, exact under sampling too",
@@ -116,9 +133,15 @@ class TokenRecycling(SpeculativeMethod):
     """``k`` successors a token, a tree of ``num_nodes`` drafted tokens."""
 
     k: int = Field(8, ge=1, le=8, description="successors kept for each token")
-    num_nodes: int = Field(8, ge=1, le=80, description="drafted tokens a step")
+    num_nodes: int = Field(0, ge=0, le=80, description="drafted tokens a step; 0: as many as pay, none where none do")
     reset: Literal["never", "request"] = Field("never", description="when the matrix is emptied")
+
+    @property
+    def adaptive(self):  # type: ignore[no-untyped-def]
+        """Only a size that was asked for is held to."""
+        return self.num_nodes == 0
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """An empty matrix."""
-        return SuccessorMatrix(self.k, rank_paths(self.num_nodes, self.k), self.reset == "request")
+        paths = rank_paths(self.num_nodes or 80, self.k)
+        return SuccessorMatrix(self.k, paths, self.reset == "request", self.adaptive, width_costs(subject))

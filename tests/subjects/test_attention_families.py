@@ -28,7 +28,7 @@ def tree_logits(subject, prompt, tree, new_cache=None):
         runner = Runner(subject.model, new_cache or subject.new_cache)
         runner.prefill([prompt])
         block, depth = ancestors(tree.parents, subject.device), torch.tensor(tree.depth)
-        return runner.forward(torch.tensor([tree.tokens]), block_TT=block, depth_T=depth)[0]
+        return runner.forward(torch.tensor([tree.tokens]), block_TM=block, depth_M=depth)[0]
 
 
 def test_plain_decoding_equals_transformers(family):

@@ -79,7 +79,7 @@ def test_committing_a_path_equals_a_fresh_forward_of_its_text(tiny, node):
     runner = start(tiny)
     path = TREE.path_to(node)
     runner.forward(
-        torch.tensor([TREE.tokens]), block_TT=ancestors(TREE.parents, tiny.device), depth_T=torch.tensor(TREE.depth)
+        torch.tensor([TREE.tokens]), block_TM=ancestors(TREE.parents, tiny.device), depth_M=torch.tensor(TREE.depth)
     )
     runner.commit(torch.tensor(path))
     text = PROMPT + [TREE.tokens[n] for n in path]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from harness.kinds.method import Artifact, Check, Method
+from harness.subjects.sampling import Sampler
 from harness.subjects.subject import KV_VIEWS, Subject
 
 
@@ -19,11 +20,15 @@ from harness.subjects.subject import KV_VIEWS, Subject
 class DraftTree:
     """Drafted tokens in topological order. Node 0 is the root: the last emitted token, not yet in the cache.
 
-    ``parents[0]`` is -1 and ``parents[i] < i``.
+    ``parents[0]`` is -1 and ``parents[i] < i``. Where tokens were drawn at random, ``laws_NV`` holds for each node the
+    law it was drawn from (the root's row is not used), and ``draws`` each node's children in the order in which they
+    were drawn, a child as often as it was drawn.
     """
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
+    laws_NV: Tensor | None = None
+    draws: tuple[tuple[int, ...], ...] | None = None
 
     @cached_property
     def depth(self) -> tuple[int, ...]:
@@ -77,30 +82,55 @@ class Step:
     path: tuple[int, ...]
 
 
-class Drafter(Protocol):
-    """Proposes what may come next. One drafter serves all requests of an open subject."""
+class Drafter:
+    """Proposes what may come next. One drafter serves all requests of an open subject.
 
-    def start(self, prompt: Sequence[int]) -> None:
-        """A new request begins."""
+    A subclass overrides :meth:`propose`, and the rest where it learns or costs something.
+    """
+
+    price: float = 0.0
+    """What the last proposal cost, in plain decode steps of the target."""
+
+    def start(self, prompt: Sequence[int], sampler: Sampler, row: int) -> None:
+        """A new request begins; ``sampler`` is the target's rule, from whose stream ``row`` a drafter may draw."""
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """A tree whose root is ``history[-1]``; deeper than ``room`` tokens is wasted."""
+        raise NotImplementedError(f"{type(self).__name__} does not override propose")
 
     def observe(self, step: Step) -> None:
         """Learn from what the target said."""
 
-    def snapshot(self) -> object:
-        """What has been learnt so far, kept apart from further learning."""
+    def snapshot(self) -> Any:
+        """What has been learnt so far, kept apart from further learning; None where nothing outlives a request."""
 
-    def restore(self, state: object) -> None:
+    def restore(self, state: Any) -> None:
         """Go back to a snapshot, so that timed blocks start from the same state."""
 
 
+Rule = Callable[[Tensor, Sequence[int], Tensor], tuple[list[float], Tensor]]
+"""Verification at one node, from the target's law ``[V]``, the drawn tokens and the laws ``[k, V]`` they came from:
+the chance of accepting each one once those before it were refused, and the law of the token where all are refused."""
+
+
 class SpeculativeMethod(Method):
-    """A lossless decoder made of a drafter. A subclass overrides :meth:`drafter`."""
+    """A lossless decoder made of a drafter. A subclass overrides :meth:`drafter`.
+
+    ``rule`` is how sampled drafts are verified; None is token matching, right for every drafter.
+    """
 
     changes: ClassVar[frozenset[str]] = frozenset({"generate"})
     replaces: ClassVar[frozenset[str]] = frozenset({"decoder"})
+    rule: ClassVar[Rule | None] = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the width follows this machine, and plain decoding takes over where drafting does not pay."""
+        return False
+
+    def check_twin(self) -> SpeculativeMethod:
+        """The method as it is checked: without an artifact, which no invariant may depend on."""
+        return self
 
     def drafter(self, subject: Subject, artifact: Artifact) -> Drafter:
         """The drafter for this subject."""
@@ -110,9 +140,12 @@ class SpeculativeMethod(Method):
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
         """The subject with a decoder that drafts and verifies."""
         from harness.kinds.speculative.loop import SpeculativeDecoder
+        from harness.kinds.speculative.pace import Pace
+        from harness.kinds.speculative.widths import width_costs
 
         subject.require(KV_VIEWS, self.card.id)
-        yield replace(subject, decoder=SpeculativeDecoder(self.drafter(subject, artifact)))
+        pace = Pace(width_costs(subject)) if self.adaptive else None
+        yield replace(subject, decoder=SpeculativeDecoder(self.drafter(subject, artifact), type(self).rule, pace))
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

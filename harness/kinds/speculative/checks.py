@@ -233,23 +233,24 @@ class _Checks:
             raise AssertionError(f"{LAW_RUNS} sampled texts do not follow the target's law: p = {p:.2g}")
 
     def restored_state(self) -> None:
-        """After ``restore`` the drafter does as it did before it learnt: same tokens, same steps."""
-        request = self.request([self.repetitive], 16)
-        with self.opened() as drafting:
-            state = drafting.decoder.snapshot()
-            before = drafting.generate(request)[0]
-            for prompt in self.prompts:
-                drafting.generate(self.request([prompt], 16))
-            drafting.decoder.restore(state)
-            after = drafting.generate(request)[0]
-        if (before.tokens, before.steps) != (after.tokens, after.steps):
-            raise AssertionError(f"steps were {before.steps}; after restore they are {after.steps}")
-
-    def batch(self) -> None:
-        """Rows of a batch give the text they give alone, greedy and sampled."""
-        rows = [*self.prompts[:3], self.prompts[0]]
+        """After ``restore`` the drafter does as before it learnt: same tokens, same steps, greedy and sampled."""
         with self.opened() as drafting:
             for extra in ({}, SAMPLED):
+                request = self.request([self.repetitive], 16, **extra)
+                state = drafting.decoder.snapshot()
+                before = drafting.generate(request)[0]
+                for prompt in self.prompts:
+                    drafting.generate(self.request([prompt], 16))
+                drafting.decoder.restore(state)
+                after = drafting.generate(request)[0]
+                if (before.tokens, before.steps) != (after.tokens, after.steps):
+                    raise AssertionError(f"steps were {before.steps}; after restore they are {after.steps}")
+
+    def batch(self) -> None:
+        """Rows of a batch give the text they give alone; sampled too where the text does not depend on the draft."""
+        rows = [*self.prompts[:3], self.prompts[0]]
+        with self.opened() as drafting:
+            for extra in ({}, SAMPLED) if self.method.card.guarantee == "exact" else ({},):
                 request = self.request(rows, 12, **extra)
                 for row, ours in enumerate(drafting.generate(request)):
                     alone = replace(request, prompts=[rows[row]], row_ids=[row])
@@ -259,6 +260,7 @@ class _Checks:
 
 def speculative_checks(method: SpeculativeMethod, subject: Subject) -> Iterable[Check]:
     """All checks of a method. Sampling is compared token by token for ``exact`` methods, else by its law."""
+    method = method.check_twin()
     plain = _Checks(method, subject)
     small = sum(p.numel() for p in subject.model.parameters()) <= SMALL_MODEL
     runs = _Checks(method, subject, forgetful=True) if small else plain

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.kinds.speculative.base import Drafter, DraftTree, Step, ancestors
+from harness.kinds.speculative.base import Drafter, DraftTree, Rule, Step, ancestors, chain
+from harness.kinds.speculative.pace import Pace
+from harness.kinds.speculative.verify import verify
 from harness.subjects.decode import StopRule, finish_counts, synchronize
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.runner import Runner
@@ -18,27 +21,7 @@ from harness.subjects.sampling import Sampler
 from harness.subjects.subject import Subject
 
 
-def verify(
-    tree: DraftTree, logits_NV: Tensor, sampler: Sampler, history: Sequence[int], row: int = 0
-) -> tuple[list[int], int]:
-    """Token matching: at each node draw what the target would emit, and descend while a child carries it.
-
-    Exact for any drafter, greedy and sampled, since every emitted token is drawn from the target's own law.
-    ``history`` ends with the root. Returns the accepted nodes (root first) and the token that follows them.
-    """
-    picks = logits_NV.float().argmax(-1).tolist() if sampler.greedy and not sampler.chain else None
-    path, grown = [0], list(history)
-    while True:
-        node = path[-1]
-        token = picks[node] if picks is not None else sampler.pick(logits_NV[node], grown, row)
-        matching = [child for child in tree.children[node] if tree.tokens[child] == token]
-        if not matching:
-            return path, token
-        path.append(matching[0])
-        grown.append(token)
-
-
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _shape(parents: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Mask and depth of a tree's shape; methods use few shapes, so they are made once."""
     depth = DraftTree((0,) * len(parents), parents).depth
@@ -47,63 +30,94 @@ def _shape(parents: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tens
 
 @dataclass
 class SpeculativeDecoder:
-    """Drafts with ``drafter`` and verifies with the subject's model. Rows of a batch are decoded one by one."""
+    """Drafts with ``drafter`` and verifies with the subject's model. Rows of a batch are decoded one by one.
+
+    ``rule`` verifies sampled drafts (None: token matching). With a ``pace`` plain steps take over where drafting
+    costs more than it gains.
+    """
 
     drafter: Drafter
+    rule: Rule | None = None
+    pace: Pace | None = None
 
-    def snapshot(self) -> object:
-        """What the drafter has learnt so far."""
-        return self.drafter.snapshot()
+    def snapshot(self) -> tuple[Any, Pace | None]:
+        """What the drafter has learnt so far, and the pace."""
+        return self.drafter.snapshot(), self.pace and self.pace.snapshot()
 
-    def restore(self, state: object) -> None:
-        """Put the drafter back to a snapshot, so that timed blocks start alike."""
-        self.drafter.restore(state)
+    def restore(self, state: Any) -> None:
+        """Put drafter and pace back to a snapshot, so that timed blocks start alike."""
+        learnt, pace = state
+        self.drafter.restore(learnt)
+        if self.pace is not None:
+            self.pace.restore(pace)
 
     def generate(self, subject: Subject, request: GenerateRequest) -> list[Generation]:
         """Continue each prompt; the cache must hold the zoo's layers, pruned or not."""
         sampler = Sampler(request, subject.device)
         rule = StopRule(request, subject.tokenizer)
         start = time.perf_counter()
-        return [self._one(subject, prompt, sampler, rule, row, start) for row, prompt in enumerate(request.prompts)]
+        return [_Row(self, subject, sampler, rule, row, start).decode(p) for row, p in enumerate(request.prompts)]
 
-    def _one(
-        self, subject: Subject, prompt: Sequence[int], sampler: Sampler, rule: StopRule, index: int, start: float
-    ) -> Generation:
-        """Decode one row; ``start`` is the request's, so a later row's stamps include the wait for the earlier."""
-        runner = Runner(subject.model, subject.new_cache)
-        row = Generation(prompt_tokens=len(prompt), seconds={"draft": 0.0, "verify": 0.0})
-        history = list(prompt)
-        self.drafter.start(prompt)
-        emitted = [sampler.pick(runner.prefill([prompt])[0], history, index)]
-        synchronize(subject.device)
-        done = rule.extend(row, emitted, time.perf_counter() - start)
-        history += emitted
-        drafted_tokens = 0
+
+@dataclass
+class _Row:
+    """One row of a request; ``start`` is the request's, so a later row's stamps include the wait for the earlier."""
+
+    decoder: SpeculativeDecoder
+    subject: Subject
+    sampler: Sampler
+    stop: StopRule
+    index: int
+    start: float
+    history: list[int] = field(default_factory=list)
+
+    def decode(self, prompt: Sequence[int]) -> Generation:
+        """Prefill and step until the row ends."""
+        self.runner = Runner(self.subject.model, self.subject.new_cache)
+        self.row = Generation(prompt_tokens=len(prompt), seconds={"draft": 0.0, "verify": 0.0, "observe": 0.0})
+        self.history = list(prompt)
+        self.drafted = self.plain_steps = 0
+        self.decoder.drafter.start(prompt, self.sampler, self.index)
+        done = self._emit([self.sampler.pick(self.runner.prefill([prompt])[0], self.history, self.index)])
         while not done:
-            before = time.perf_counter()
-            tree = self.drafter.propose(history, rule.limit - len(row.tokens) - 1)
-            middle = time.perf_counter()
-            emitted, step = self._verify(runner, tree, sampler, history, index)
-            synchronize(subject.device)
-            now = time.perf_counter()
-            row.seconds["draft"] += middle - before
-            row.seconds["verify"] += now - middle
-            done = rule.extend(row, emitted, now - start)
-            history += emitted
-            drafted_tokens += len(tree.tokens) - 1
-            self.drafter.observe(step)
-        finish_counts(row, runner)
-        row.counts["drafted_tokens"] = drafted_tokens
-        return row
+            done = self._step()
+        finish_counts(self.row, self.runner)
+        self.row.counts |= {"drafted_tokens": self.drafted, "plain_steps": self.plain_steps}
+        return self.row
 
-    @staticmethod
-    def _verify(
-        runner: Runner, tree: DraftTree, sampler: Sampler, history: Sequence[int], index: int
-    ) -> tuple[list[int], Step]:
+    def _emit(self, emitted: list[int]) -> bool:
+        synchronize(self.subject.device)
+        self.history += emitted
+        return self.stop.extend(self.row, emitted, time.perf_counter() - self.start)
+
+    def _step(self) -> bool:
+        decoder, pace = self.decoder, self.decoder.pace
+        began = time.perf_counter()
+        plain = pace is not None and pace.rests()
+        room = self.stop.limit - len(self.row.tokens) - 1
+        tree = chain(self.history[-1], ()) if plain else decoder.drafter.propose(self.history, room)
+        drafted = time.perf_counter()
+        emitted, step = self._verify(tree)
+        verified = time.perf_counter()
+        done = self._emit(emitted)
+        if pace is not None and not plain:
+            pace.record(len(emitted), len(tree.tokens), decoder.drafter.price)
+        decoder.drafter.observe(step)
+        self._count(tree, plain, (began, drafted, verified, time.perf_counter()))
+        return done
+
+    def _count(self, tree: DraftTree, plain: bool, stamps: tuple[float, ...]) -> None:
+        self.drafted += len(tree.tokens) - 1
+        self.plain_steps += plain
+        for name, before, after in zip(("draft", "verify", "observe"), stamps, stamps[1:], strict=False):
+            self.row.seconds[name] += after - before
+
+    def _verify(self, tree: DraftTree) -> tuple[list[int], Step]:
         """One forward of the tree; returns the tokens it emits and what the drafter may learn from."""
+        runner = self.runner
         ids = torch.tensor([tree.tokens], device=runner.device)
         block, depth = (None, None) if tree.is_chain else _shape(tree.parents, runner.device)
-        logits_NV = runner.forward(ids, block_TT=block, depth_T=depth)[0]
-        path, token = verify(tree, logits_NV, sampler, history, index)
+        logits_NV = runner.forward(ids, block_TM=block, depth_M=depth)[0]
+        path, token = verify(tree, logits_NV, self.sampler, self.history, self.index, self.decoder.rule)
         runner.commit(None if len(path) == len(tree.tokens) else torch.tensor(path, device=runner.device))
         return [*(tree.tokens[node] for node in path[1:]), token], Step(tree, logits_NV, tuple(path))

@@ -16,7 +16,7 @@ CARD = {"id": "faulty", "kind": "speculative", "title": "a fault", "guarantee": 
 class Repeats:
     """Drafts that the text so far goes on as after the last token's earlier occurrence."""
 
-    def start(self, prompt):
+    def start(self, prompt, sampler, row):
         pass
 
     def propose(self, history, room):
@@ -40,7 +40,7 @@ class Drifts(Repeats):
 
     requests = 0
 
-    def start(self, prompt):
+    def start(self, prompt, sampler, row):
         self.requests += 1
 
     def propose(self, history, room):

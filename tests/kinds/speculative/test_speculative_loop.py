@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from harness.kinds.speculative.base import DraftTree, ancestors, chain
 from harness.kinds.speculative.checks import FavourSum, chi_square
-from harness.kinds.speculative.loop import SpeculativeDecoder, verify
+from harness.kinds.speculative.loop import SpeculativeDecoder
+from harness.kinds.speculative.verify import verify
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.sampling import Sampler
 
@@ -108,7 +109,7 @@ class Oracle:
     def __init__(self, text, cycle):
         self.text, self.cycle, self.steps = text, cycle, 0
 
-    def start(self, prompt):
+    def start(self, prompt, sampler, row):
         self.begin = len(prompt)
 
     def propose(self, history, room):
@@ -195,4 +196,4 @@ def test_decoding_counts_what_was_forwarded(tiny):
     assert ours.steps == [1, 2, 2, 2, 2]
     assert ours.counts["drafted_tokens"] == 4 * 6
     assert ours.counts["tokens_forwarded"] == len(PROMPT) + 4 * 7
-    assert set(ours.seconds) == {"draft", "verify"} and min(ours.seconds.values()) > 0
+    assert set(ours.seconds) == {"draft", "verify", "observe"} and min(ours.seconds.values()) > 0

@@ -52,7 +52,7 @@ def test_a_new_request_forgets_the_last_text():
 
 
 def test_all_checks_hold(tiny):
-    for method in (PromptLookup(), PromptLookup(max_ngram=1, num_draft=2)):
+    for method in (PromptLookup(), PromptLookup(num_draft=7), PromptLookup(max_ngram=1, num_draft=2)):
         for check in method.checks(tiny):
             check.run()
 

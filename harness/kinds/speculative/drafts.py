@@ -1,0 +1,235 @@
+"""Where drafts come from: a model that runs ahead of the target, one tree at a time, and how such models are named.
+
+A draft is written ``layers:6`` (the first six layers of the target with its norm and head), ``noised:0.02`` (the target
+with noise of that share of each weight's spread: acceptance from 1 down to 0 without training), ``adaspec`` or any
+other method whose artifact is a draft, with its parameters (``adaspec@keep_share=1.0``), or else the name, folder or
+hub id of a model with the target's vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.catalog.registry import catalog
+from harness.errors import Refused, UsageError
+from harness.kinds.method import Artifact, PrepareContext
+from harness.kinds.speculative.base import Drafter, SpeculativeMethod, Step, ancestors
+from harness.kinds.speculative.widths import width_costs
+from harness.subjects.load import load_subject, wrap_model
+from harness.subjects.runner import Runner
+from harness.subjects.sampling import Sampler
+from harness.subjects.subject import Subject
+
+
+def made_by(draft: str) -> str | None:
+    """The method whose artifact the draft is; None where it is none."""
+    return draft if draft.partition("@")[0] in catalog() else None
+
+
+_opened: dict[tuple[str, int, int], tuple[Any, Any, Subject]] = {}
+
+
+def open_draft(draft: str, target: Subject, artifact: Artifact = None) -> Subject:
+    """The draft as a subject on the target's device, in its type. Refuses one with another vocabulary.
+
+    The last one stays open: timed blocks open a method many times, and a new model would warm up in each.
+    """
+    key = (draft, id(target.model), id(artifact))
+    if key not in _opened:
+        opened = _open(draft, target, artifact)
+        _opened.clear()
+        # Model and artifact are held too, so that their ids are not given to others.
+        _opened[key] = target.model, artifact, opened
+    return _opened[key][2]
+
+
+def _open(draft: str, target: Subject, artifact: Artifact) -> Subject:
+    kind, _, value = draft.partition(":")
+    if kind == "layers" and value.isdigit():
+        return first_layers(target, int(value))
+    if kind == "noised":
+        return noised(target, _number(draft, value))
+    opened = _built(target, artifact) if made_by(draft) else _loaded(draft, target)
+    sizes = [int(s.model.config.get_text_config().vocab_size) for s in (opened, target)]
+    if sizes[0] != sizes[1]:
+        raise Refused(f"draft {draft!r} has {sizes[0]} tokens and {target.name} has {sizes[1]}; they must be the same")
+    return opened
+
+
+def _number(draft: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise UsageError(f"draft {draft!r}: {value!r} is no number; write noised:0.02") from error
+
+
+def _loaded(draft: str, target: Subject) -> Subject:
+    return load_subject(draft, str(target.device), str(target.dtype).removeprefix("torch."))
+
+
+def _built(target: Subject, artifact: Artifact) -> Subject:
+    """The draft in an artifact: ``config`` (a model's config as a dictionary) and ``weights``."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**artifact["config"])
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(artifact["weights"])
+    return wrap_model(model.to(target.device, target.dtype), target.tokenizer, f"{target.name}-draft")
+
+
+def first_layers(target: Subject, count: int) -> Subject:
+    """The target cut after ``count`` layers; its modules are shared, not copied."""
+    total = target.model.config.get_text_config().num_hidden_layers
+    if not 1 <= count <= total:
+        raise UsageError(f"draft layers:{count} of {target.name}: write a number from 1 to {total}")
+    model = copy.copy(target.model)
+    model._modules = dict(target.model._modules)
+    body = copy.copy(model.get_decoder())
+    body._modules = dict(body._modules)
+    body.layers = nn.ModuleList(list(body.layers)[:count])
+    body.config = copy.deepcopy(body.config)
+    body.config.get_text_config().num_hidden_layers = count
+    setattr(model, model.base_model_prefix, body)
+    model.config = body.config
+    return wrap_model(model, target.tokenizer, f"{target.name}-layers{count}", target.max_length)
+
+
+def noised(target: Subject, share: float, seed: int = 0) -> Subject:
+    """A copy of the target whose weights are off by noise of ``share`` of their standard deviation."""
+    model = copy.deepcopy(target.model)
+    generator = torch.Generator(target.device).manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                noise = torch.randn(weight.shape, generator=generator, device=weight.device)
+                weight += (share * weight.float().std() * noise).to(weight.dtype)
+    return replace(target, name=f"{target.name}-noised{share:g}", model=model)
+
+
+class DraftModel:
+    """A model one tree ahead of the target: it catches up with the text, then grows a tree level by level.
+
+    :meth:`root` and :meth:`grow` return logits; nodes are numbered in the order in which they are grown, from 1, as
+    they are in the tree. :meth:`keep` then keeps what was accepted, so that only the rest is forwarded again.
+    """
+
+    def __init__(self, draft: Subject, target: Subject) -> None:
+        self.draft = draft
+        self.costs, self.unit_s = width_costs(draft), width_costs(target).seconds_of(1)
+        self.start()
+
+    def start(self) -> None:
+        """A new text. Nothing is forwarded before the first draft is asked for."""
+        self.runner: Runner | None = None
+        self.held = 0
+        self.parents = [-1]
+        self.spent_s = 0.0
+
+    @property
+    def price(self) -> float:
+        """Cost of the forwards since the last :meth:`root`, in plain steps of the target, by the measured curves."""
+        return self.spent_s / self.unit_s
+
+    @property
+    def token_price(self) -> float:
+        """Cost of drafting one token of a chain, in plain steps of the target."""
+        return self.costs.seconds_of(1) / self.unit_s
+
+    def room(self, history: Sequence[int]) -> int:
+        """How many tokens after the text still fit into the draft's context."""
+        return self.draft.max_length - len(history)
+
+    def root(self, history: Sequence[int]) -> Tensor:
+        """Logits ``[V]`` after the text, of which what the cache lacks is forwarded first."""
+        self.parents, self.spent_s = [-1], 0.0
+        missing = list(history[self.held :])
+        if self.runner is None:
+            self.runner = Runner(self.draft.model, self.draft.new_cache)
+            logits = self.runner.prefill([missing])[0]
+        else:
+            ids = torch.tensor([missing], device=self.runner.device)
+            logits = self.runner.forward(ids, logits_to_keep=1)[0, -1]
+            self.runner.commit()
+        self.spent_s = self.costs.seconds_of(len(missing)) if self.held else 0.0
+        self.held = len(history)
+        return logits
+
+    def grow(self, tokens: Sequence[int], parents: Sequence[int]) -> Tensor:
+        """Logits ``[m, V]`` after new nodes whose parents are nodes of this tree (0 is the root)."""
+        assert self.runner is not None
+        first = len(self.parents)
+        self.parents += parents
+        device = self.runner.device
+        # The root is committed already: masks and depths count from its children on.
+        seen = ancestors(self.parents, device)[first:, 1:]
+        depth = [0] * len(self.parents)
+        for node in range(1, len(depth)):
+            depth[node] = depth[self.parents[node]] + 1
+        logits = self.runner.forward(
+            torch.tensor([list(tokens)], device=device),
+            block_TM=seen,
+            depth_M=torch.tensor(depth[1:], device=device) - 1,
+        )
+        self.spent_s += self.costs.seconds_of(len(tokens))
+        return logits[0]
+
+    def keep(self, step: Step) -> None:
+        """Keep the accepted nodes that were forwarded, and drop the others."""
+        grown = len(self.parents) - 1
+        if not grown or self.runner is None:
+            return
+        kept = [node - 1 for node in step.path[1:] if node <= grown]
+        self.runner.commit(torch.tensor(kept, dtype=torch.long, device=self.runner.device))
+        self.held += len(kept)
+        self.parents = [-1]
+
+
+class ModelDrafter(Drafter):
+    """A drafter with a draft model: what is common to chains and trees. A subclass overrides :meth:`propose`."""
+
+    def __init__(self, model: DraftModel) -> None:
+        self.model = model
+
+    @property
+    def price(self) -> float:  # type: ignore[override]
+        """What the draft's forwards cost."""
+        return self.model.price
+
+    def start(self, prompt: Sequence[int], sampler: Sampler, row: int) -> None:
+        """A new text and the rule by which it is decoded."""
+        self.model.start()
+        self.sampler, self.row = sampler, row
+
+    def observe(self, step: Step) -> None:
+        """Keep what was accepted."""
+        self.model.keep(step)
+
+
+class DraftedMethod(SpeculativeMethod):
+    """A method with a field ``draft``. A subclass overrides :meth:`drafter` and may call :meth:`draft_model`."""
+
+    draft: str
+
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        """Whether the draft must be made first."""
+        return made_by(self.draft) is not None
+
+    def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
+        """The artifact of the method that makes the draft."""
+        return ctx.artifact_of(self.draft)
+
+    def check_twin(self) -> SpeculativeMethod:
+        """Checked with a draft that needs no training, often right and often wrong: the target with some noise."""
+        return replace(self, draft="noised:0.1") if self.trains else self  # type: ignore[type-var]
+
+    def draft_model(self, subject: Subject, artifact: Artifact) -> DraftModel:
+        """The opened draft, ready to run ahead of the subject."""
+        return DraftModel(open_draft(self.draft, subject, artifact), subject)

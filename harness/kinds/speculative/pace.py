@@ -1,0 +1,98 @@
+"""When to draft and how far: both follow what was accepted of late and what a width costs on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from harness.kinds.speculative.widths import WidthCosts, best_width
+
+DECAY = 0.9
+"""Weight of a step's outcome after each later one: the last ten steps or so decide."""
+FIRST_REST, LONGEST_REST = 4, 64
+"""Plain steps before drafting is tried again; doubled each time it does not pay."""
+TRIAL_STEPS = 2
+
+
+@dataclass
+class Pace:
+    """Falls back to plain decoding while drafting costs more than it emits.
+
+    Emitted tokens and costs (in plain steps) of recent drafting steps are kept as decayed sums. Where their ratio
+    falls below 1, drafting rests for some plain steps and is then tried again; rests double until a trial pays.
+    """
+
+    costs: WidthCosts
+    emitted: float = 1.0
+    cost: float = 1.0
+    resting: int = 0
+    rest: int = FIRST_REST
+    trials: int = 0
+
+    def rests(self) -> bool:
+        """Whether the coming step is a plain one."""
+        if self.resting:
+            self.resting -= 1
+            return True
+        return False
+
+    def record(self, emitted: int, width: int, price: float) -> None:
+        """Count a step that drafted: ``width`` tokens were forwarded, and drafting them cost ``price`` plain steps."""
+        self.emitted = DECAY * self.emitted + emitted
+        self.cost = DECAY * self.cost + self.costs(width) + price
+        self.trials += 1
+        if self.emitted >= self.cost:
+            self.rest = FIRST_REST
+        elif self.trials >= TRIAL_STEPS:
+            self.resting, self.rest, self.trials = self.rest, min(2 * self.rest, LONGEST_REST), 0
+            # The next trial starts even, so that a few good steps are enough.
+            self.emitted = self.cost = 1.0
+
+    def snapshot(self) -> Pace:
+        """The state as it is."""
+        return replace(self)
+
+    def restore(self, state: Pace) -> None:
+        """Go back to a snapshot."""
+        vars(self).update(vars(state))
+
+
+@dataclass
+class Acceptance:
+    """How often the token at each place of a chain was accepted after the one before was, of late."""
+
+    prior: float = 0.5
+    right: list[float] = field(default_factory=list)
+    tried: list[float] = field(default_factory=list)
+
+    def observe(self, drafted: int, accepted: int) -> None:
+        """Count a chain of which ``accepted`` tokens were right."""
+        reached = min(accepted + 1, drafted)
+        for place in range(reached):
+            if place == len(self.right):
+                self.right.append(0.0)
+                self.tried.append(0.0)
+            self.right[place] = DECAY * self.right[place] + (place < accepted)
+            self.tried[place] = DECAY * self.tried[place] + 1
+
+    def chance(self, place: int) -> float:
+        """Chance of the token at ``place``, counted from 0, once it is reached; unseen places are as the last seen."""
+        if not self.right:
+            return self.prior
+        seen = min(place, len(self.right) - 1)
+        return (self.right[seen] + self.prior) / (self.tried[seen] + 1)
+
+    def length(self, longest: int, costs: WidthCosts, price: float = 0.0) -> int:
+        """The chain length with most expected tokens for its cost; ``price`` is that of drafting one token."""
+        values, value = [], 1.0
+        for place in range(longest):
+            value *= self.chance(place)
+            values.append(value)
+        return best_width(values, costs, price)
+
+    def snapshot(self) -> Acceptance:
+        """The state as it is."""
+        return replace(self, right=list(self.right), tried=list(self.tried))
+
+    def restore(self, state: Acceptance) -> None:
+        """Go back to a snapshot."""
+        self.right, self.tried = list(state.right), list(state.tried)

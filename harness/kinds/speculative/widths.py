@@ -1,0 +1,107 @@
+"""What a forward of several tokens costs on this machine, in forwards of one token: the curve that widths follow."""
+
+from __future__ import annotations
+
+import json
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from harness.measure.kept import write_kept
+from harness.measure.machine import machine_key
+from harness.subjects.catalog import cache_dir
+from harness.subjects.decode import synchronize
+from harness.subjects.runner import Runner
+from harness.subjects.subject import Subject
+
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+CONTEXT = 128
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class WidthCosts:
+    """Seconds of a forward at some widths, rising; ``costs(width)`` is relative to one token."""
+
+    widths: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    def __call__(self, width: int) -> float:
+        """Cost of ``width`` tokens in forwards of one: between measured widths and beyond them on a line."""
+        return self.seconds_of(width) / self.seconds[0]
+
+    def seconds_of(self, width: int) -> float:
+        """Seconds of a forward of ``width`` tokens."""
+        if len(self.widths) == 1:
+            return self.seconds[0]
+        right = min(max(1, bisect_left(self.widths, width)), len(self.widths) - 1)
+        (a, b), (low, high) = self.widths[right - 1 : right + 1], self.seconds[right - 1 : right + 1]
+        return low + (high - low) * (width - a) / (b - a)
+
+
+FLAT = WidthCosts((1,), (1.0,))
+"""The curve of a device that is bound by reading weights: every width costs the same."""
+
+
+def best_width(values: Sequence[float], costs: WidthCosts, price: float = 0.0) -> int:
+    """How many drafted tokens to verify: the number ``n >= 1`` with most expected tokens for its cost.
+
+    ``values`` holds the chance of each drafted token to be accepted, in the order in which they would be added;
+    ``price`` is what drafting one more token costs, in plain steps. 0 where there is nothing to draft.
+    """
+    best, expected, chosen = 0.0, 1.0, 0
+    for width, value in enumerate(values, 1):
+        expected += value
+        gain = expected / (costs(width + 1) + price * width)
+        if gain > best:
+            best, chosen = gain, width
+    return chosen
+
+
+_known: dict[str, WidthCosts] = {}
+
+
+def width_costs(subject: Subject) -> WidthCosts:
+    """The subject's curve, from the cache where this machine has measured it before."""
+    dtype = str(subject.dtype).removeprefix("torch.")
+    name = f"{subject.full_name}-{dtype}-{subject.device}".replace("/", "_").replace(":", "_")
+    path = cache_dir() / "widths" / machine_key().digest / f"{name}.json"
+    if str(path) not in _known:
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            costs = WidthCosts(tuple(held["widths"]), tuple(held["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            costs = measure_widths(subject)
+            write_kept(path, {"widths": costs.widths, "seconds": costs.seconds})
+        _known[str(path)] = costs
+    return _known[str(path)]
+
+
+def measure_widths(subject: Subject, widths: Sequence[int] = WIDTHS, rounds: int = ROUNDS) -> WidthCosts:
+    """The least time of each width over interleaved rounds, after a context of :data:`CONTEXT` tokens.
+
+    A width is never dearer than a larger one: the device could always be given the larger.
+    """
+    context = min(CONTEXT, subject.max_length // 2)
+    vocabulary = int(subject.model.config.get_text_config().vocab_size)
+    ids = torch.arange(context + max(widths), device=subject.device) % vocabulary
+    nothing = torch.empty(0, dtype=torch.long, device=subject.device)
+    least = [float("inf")] * len(widths)
+    with torch.inference_mode():
+        runner = Runner(subject.model, subject.new_cache)
+        runner.prefill([ids[:context].tolist()])
+        for visit in range(rounds + 1):
+            for place, width in enumerate(widths):
+                synchronize(subject.device)
+                started = time.perf_counter()
+                runner.forward(ids[None, :width]).float().argmax(-1).tolist()
+                took = time.perf_counter() - started
+                runner.commit(nothing)
+                # The first round warms up.
+                least[place] = min(least[place], took) if visit else least[place]
+    for place in range(len(least) - 2, -1, -1):
+        least[place] = min(least[place], least[place + 1])
+    return WidthCosts(tuple(widths), tuple(least))
