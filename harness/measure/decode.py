@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +12,9 @@ from harness.errors import Refused
 from harness.kinds.method import Measurement
 from harness.measure import roofline
 from harness.measure.ceilings import ceilings
+from harness.measure.drafting import divergence, drafting
 from harness.measure.memory import peak_memory
-from harness.measure.pairs import ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs, timed_sides
+from harness.measure.pairs import BASELINE, CANDIDATE, ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs, timed_sides
 from harness.stats.intervals import Estimate
 from harness.stats.tails import quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
@@ -32,20 +33,27 @@ Opened = Callable[[], AbstractContextManager[Subject]]
 
 @dataclass(frozen=True)
 class DecodeWork:
-    """The prompts of a decode workload, those for warming up (others), and the fixed number of new tokens."""
+    """The prompts of a decode workload, those for warming up (others), and the fixed number of new tokens.
+
+    ``texts`` may hold the continuation of each prompt that both sides emit, whatever they would pick: rounding makes
+    greedy texts part early, and then the sides decode different texts.
+    """
 
     prompts: Sequence[Sequence[int]]
     warm_up: Sequence[Sequence[int]]
     new_tokens: int
     batch: int = 1
+    texts: Mapping[tuple[int, ...], Sequence[int]] = field(default_factory=dict)
 
     def batches(self) -> list[list[Sequence[int]]]:
         """Units of work: consecutive prompts, ``batch`` at a time."""
         return [list(self.prompts[i : i + self.batch]) for i in range(0, len(self.prompts), self.batch)]
 
     def request(self, prompts: Sequence[Sequence[int]]) -> GenerateRequest:
-        """Greedy, of fixed length."""
-        return GenerateRequest(prompts=prompts, max_new_tokens=self.new_tokens, ignore_eos=True)
+        """Greedy, of fixed length, and forced where the texts are known."""
+        texts = [self.texts.get(tuple(prompt)) for prompt in prompts]
+        forced = None if None in texts else texts
+        return GenerateRequest(prompts=prompts, max_new_tokens=self.new_tokens, ignore_eos=True, forced=forced)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -55,6 +63,13 @@ class DecodeResult:
     measurements: list[Measurement] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     cpu_share: float = 1.0
+
+
+def greedy_texts(opened: Opened, work: DecodeWork) -> dict[tuple[int, ...], list[int]]:
+    """What a side writes after each prompt."""
+    with opened() as subject:
+        rows = [row for batch in work.batches() for row in subject.generate(work.request(batch))]
+    return {tuple(prompt): row.tokens for prompt, row in zip(work.prompts, rows, strict=True)}
 
 
 def make_side(opened: Opened, work: DecodeWork) -> Side:
@@ -91,11 +106,11 @@ def measure_decode(candidate: Opened, baseline: Opened | None, work: DecodeWork,
     other, order = (side, SELF_ORDER) if baseline is None else (make_side(baseline, work), ORDER)
     run = run_pairs(timed_sides(side, other), range(len(work.batches())), budget_s, order=order)
     result = DecodeResult(cpu_share=run.cpu_share)
-    result.measurements += [
-        *speedups(run),
-        *latencies(run.of("candidate")),
-        *counts(_completed(run, side, other, work)),
-    ]
+    whole = _completed(run, side, other, work)
+    result.measurements += [*speedups(run), *latencies(run.of("candidate")), *counts(whole)]
+    result.measurements += drafting(first_visits(whole, CANDIDATE), [b.result for b in run.of(CANDIDATE)])
+    if not work.texts:
+        result.measurements += divergence(first_visits(whole, CANDIDATE), first_visits(whole, BASELINE))
     result.measurements += [*memory(candidate, work), *utilisation(candidate, run)]
     result.samples = raw_samples(run)
     return result
@@ -162,8 +177,8 @@ def _step_stamps(row: Generation) -> list[float]:
 
 def counts(run: PairRun) -> list[Measurement]:
     """What has no noise; equal over repeated visits."""
-    rows = _first_visits(run, "candidate")
-    base = _first_visits(run, "baseline")
+    rows = first_visits(run, "candidate")
+    base = first_visits(run, "baseline")
     saved = 1 - sum(r.counts["forwards"] for r in rows) / sum(r.counts["forwards"] for r in base)
     found = {**row_counts(rows), "forwards_saved": saved}
     return [Measurement(name, value, n=len(rows), source="count") for name, value in found.items()]
@@ -180,7 +195,8 @@ def row_counts(rows: Sequence[Generation]) -> dict[str, float]:
     return {"mean_accepted_tokens": accepted, **cache, "tokens_forwarded_per_token": forwarded / after}
 
 
-def _first_visits(run: PairRun, side: str) -> list[Generation]:
+def first_visits(run: PairRun, side: str) -> list[Generation]:
+    """The side's continuations of all units in order, each from its first visit."""
     seen: dict[int, list[Generation]] = {}
     for block in run.of(side):
         seen.setdefault(block.unit, block.result)

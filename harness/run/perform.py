@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from harness.kinds.artifacts import ArtifactStore
 from harness.kinds.checking import check_cached
 from harness.kinds.method import Measurement, Method, Workload
 from harness.kinds.stack import applied
-from harness.measure.decode import DecodeWork, measure_decode
+from harness.measure.decode import DecodeWork, greedy_texts, measure_decode
 from harness.measure.machine import busy, load_snapshot, machine_key
 from harness.measure.provenance import environment, git_state, versions
 from harness.measure.workload import measure_workload
@@ -44,6 +44,7 @@ class Bench:
     def __init__(self, subject: Subject, seed: int) -> None:
         self.subject = subject
         self.store = ArtifactStore(seed)
+        self._texts: dict[Any, dict[tuple[int, ...], list[int]]] = {}
         self.weights = weights_fingerprint(subject.model)
         gc.collect()
         gc.freeze()  # libraries and weights stay: the collection before each timed block need not walk over them
@@ -52,6 +53,13 @@ class Bench:
         """A function that opens the stack on the bare subject; methods are built once."""
         methods = stack.build()
         return lambda: applied(methods, self.subject, self.store.obtain)
+
+    def texts(self, stack: Stack, work: DecodeWork) -> dict[tuple[int, ...], list[int]]:
+        """What a stack writes after the prompts; kept, as all methods of a group are forced to the same texts."""
+        key = str(stack), work.new_tokens, work.batch, tuple(map(tuple, work.prompts))
+        if key not in self._texts:
+            self._texts[key] = greedy_texts(self.opened(stack), work)
+        return self._texts[key]
 
     def perform(self, trial: dict[str, Any], work: Path) -> TrialRecord:
         """Run a trial; failures become its status and reason."""
@@ -185,7 +193,7 @@ def decode_work(subject: Subject, spec: dict[str, Any]) -> DecodeWork:
     count, length = spec["count"], spec["prompt_tokens"]
     return DecodeWork(
         prompts=prompt_sets.prompt_ids(spec["prompts"], count, tokenizer, length),
-        warm_up=prompt_sets.prompt_ids(spec["prompts"], 1, tokenizer, length, first=count),
+        warm_up=prompt_sets.prompt_ids(spec["prompts"], spec["warm_up"], tokenizer, length, first=count),
         new_tokens=spec["new_tokens"],
         batch=spec["batch"],
     )
@@ -199,6 +207,8 @@ def perform_cost(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
     refuse_red(stack)
     decode = decode_work(bench.subject, trial["options"]["decode"])
     baseline = None if _is_own_baseline(stack) else bench.opened(stack.baseline)
+    if trial["options"]["decode"]["forced"]:
+        decode = replace(decode, texts=bench.texts(stack.baseline, decode))
     result = measure_decode(bench.opened(stack), baseline, decode, trial["options"]["budget_s"])
     if trial["options"]["energy"]:
         from harness.measure.energy_windows import decode_energy

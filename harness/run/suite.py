@@ -23,6 +23,8 @@ class DecodeSpec(Strict):
     new_tokens: int = Field(48, ge=2)
     count: int = Field(6, ge=1)
     batch: int = Field(1, ge=1)
+    warm_up: int = Field(1, ge=1, description="prompts after the counted ones from which a decoder that learns starts")
+    forced: bool = Field(False, description="both sides emit what the baseline writes, so that they decode one text")
 
     @classmethod
     def parse(cls, text: str) -> DecodeSpec:

@@ -72,7 +72,7 @@ class StopRule:
 
 
 def finish_counts(row: Generation, runner: Runner) -> None:
-    """Copy a run's noise-free counts into a row; rows of one batch share its forwards and bytes evenly."""
+    """Copy a run's counts into a row; rows of one batch share its forwards and bytes evenly, and its forwards' time."""
     cache = runner.cache
     rows = len(cache.seen_B) if cache.seen_B is not None else 1
     seen = float(cache.seen_B.float().mean()) if cache.seen_B is not None else 0.0
@@ -83,6 +83,7 @@ def finish_counts(row: Generation, runner: Runner) -> None:
         "kv_bytes_allocated": cache.allocated_bytes() / rows,
         "kv_kept_fraction": cache.kept_slots() / seen if seen else 1.0,
     }
+    row.seconds["forward"] = runner.counts.forward_s
 
 
 class AutoregressiveDecoder:

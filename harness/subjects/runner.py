@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,15 @@ from harness.subjects.few_rows import row_kernels
 
 @dataclass
 class Counts:
-    """Work done, without noise: forward passes and the tokens that went through them (padding excluded)."""
+    """Work done: forward passes and the tokens that went through them (padding excluded).
+
+    ``forward_s`` is the time spent in forwards after the prefill; on a device that computes on its own, in launching.
+    """
 
     forwards: int = 0
     tokens: int = 0
     prefill_tokens: int = 0
+    forward_s: float = 0.0
 
 
 def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -51,6 +56,7 @@ class Runner:
         ids, valid_BT = pad_left(prompts, self.device)
         logits = self.forward(ids, valid_BT=valid_BT, logits_to_keep=0 if all_logits else 1)
         self.counts.prefill_tokens += sum(len(p) for p in prompts)
+        self.counts.forward_s = 0.0
         self.commit(valid_BT=valid_BT)
         return logits if all_logits else logits[:, -1]
 
@@ -61,15 +67,21 @@ class Runner:
         block_TM: Tensor | None = None,
         depth_M: Tensor | None = None,
         logits_to_keep: int = 0,
+        embeds_BTD: Tensor | None = None,
     ) -> Tensor:
-        """Logits ``[B, T, V]`` of new tokens. ``block_TM`` and ``depth_M`` give a tree (:class:`ForwardStep`)."""
+        """Logits ``[B, T, V]`` of new tokens. ``block_TM`` and ``depth_M`` give a tree (:class:`ForwardStep`).
+
+        ``embeds_BTD``: what the model reads in place of the ids' own embeddings; the ids then give the shape alone.
+        """
         cache = self.cache
         real = torch.ones_like(ids_BT, dtype=torch.bool) if valid_BT is None else valid_BT
         position_BT = cache.begin(real, None if depth_M is None else depth_M[-ids_BT.shape[1] :])
         cache.append_slots(valid_BT, position_BT)
+        started = time.perf_counter()
         with row_kernels(ids_BT.numel(), self.model.dtype, self.device):
             out = self.model(
-                input_ids=ids_BT,
+                input_ids=ids_BT if embeds_BTD is None else None,
+                inputs_embeds=embeds_BTD,
                 # A mask of four dimensions is passed on untouched; ours is made from the cache.
                 attention_mask=self._dummy_mask,
                 position_ids=position_BT,
@@ -78,6 +90,7 @@ class Runner:
                 logits_to_keep=logits_to_keep,
                 zoo_step=ForwardStep(cache, block_TM, valid_BT, depth_M),
             )
+        self.counts.forward_s += time.perf_counter() - started
         self.counts.forwards += 1
         self.counts.tokens += ids_BT.numel() if valid_BT is None else int(valid_BT.sum())
         return out.logits  # type: ignore[no-any-return]

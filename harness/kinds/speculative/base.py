@@ -22,13 +22,15 @@ class DraftTree:
 
     ``parents[0]`` is -1 and ``parents[i] < i``. Where tokens were drawn at random, ``laws_NV`` holds for each node the
     law it was drawn from (the root's row is not used), and ``draws`` each node's children in the order in which they
-    were drawn, a child as often as it was drawn.
+    were drawn, a child as often as it was drawn. A node with a token below 0 is forwarded but never accepted: token
+    ``-1 - i`` stands for row ``i`` of the input embeddings ``soft_MD``.
     """
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
     laws_NV: Tensor | None = None
     draws: tuple[tuple[int, ...], ...] | None = None
+    soft_MD: Tensor | None = None
 
     @cached_property
     def depth(self) -> tuple[int, ...]:
@@ -90,6 +92,8 @@ class Drafter:
 
     price: float = 0.0
     """What the last proposal cost, in plain decode steps of the target."""
+    forward_s: float = 0.0
+    """Time spent in forwards of a draft model since the request began."""
 
     def start(self, prompt: Sequence[int], sampler: Sampler, row: int) -> None:
         """A new request begins; ``sampler`` is the target's rule, from whose stream ``row`` a drafter may draw."""
@@ -144,8 +148,10 @@ class SpeculativeMethod(Method):
         from harness.kinds.speculative.widths import width_costs
 
         subject.require(KV_VIEWS, self.card.id)
-        pace = Pace(width_costs(subject)) if self.adaptive else None
-        yield replace(subject, decoder=SpeculativeDecoder(self.drafter(subject, artifact), type(self).rule, pace))
+        costs = width_costs(subject)
+        pace = Pace(costs) if self.adaptive else None
+        decoder = SpeculativeDecoder(self.drafter(subject, artifact), costs, type(self).rule, pace)
+        yield replace(subject, decoder=decoder)
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

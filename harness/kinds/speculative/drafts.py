@@ -202,6 +202,11 @@ class ModelDrafter(Drafter):
         """What the draft's forwards cost."""
         return self.model.price
 
+    @property
+    def forward_s(self) -> float:  # type: ignore[override]
+        """Time in the draft's forwards."""
+        return self.model.runner.counts.forward_s if self.model.runner else 0.0
+
     def start(self, prompt: Sequence[int], sampler: Sampler, row: int) -> None:
         """A new text and the rule by which it is decoded."""
         self.model.start()

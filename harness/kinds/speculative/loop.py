@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.kinds.speculative.base import Drafter, DraftTree, Rule, Step, ancestors, chain
 from harness.kinds.speculative.pace import Pace
 from harness.kinds.speculative.verify import verify
+from harness.kinds.speculative.widths import FLAT, WidthCosts
 from harness.subjects.decode import StopRule, finish_counts, synchronize
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.runner import Runner
@@ -28,15 +29,24 @@ def _shape(parents: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tens
     return ancestors(parents, device), torch.tensor(depth, device=device)
 
 
+def input_embeddings(tree: DraftTree, ids_BN: Tensor, model: Any) -> Tensor | None:
+    """What a tree with embeddings of its own makes the model read, ``[B, N, D]``; None where the ids say all."""
+    if tree.soft_MD is None:
+        return None
+    soft_BND = tree.soft_MD[(-1 - ids_BN).clamp(min=0)]
+    return torch.where(ids_BN[..., None] < 0, soft_BND, model.get_input_embeddings()(ids_BN.clamp(min=0)))
+
+
 @dataclass
 class SpeculativeDecoder:
     """Drafts with ``drafter`` and verifies with the subject's model. Rows of a batch are decoded one by one.
 
-    ``rule`` verifies sampled drafts (None: token matching). With a ``pace`` plain steps take over where drafting
-    costs more than it gains.
+    ``costs`` is the target's measured curve, by which the bound of the speed-up is reckoned. ``rule`` verifies sampled
+    drafts (None: token matching). With a ``pace`` plain steps take over where drafting costs more than it gains.
     """
 
     drafter: Drafter
+    costs: WidthCosts = FLAT
     rule: Rule | None = None
     pace: Pace | None = None
 
@@ -77,12 +87,14 @@ class _Row:
         self.row = Generation(prompt_tokens=len(prompt), seconds={"draft": 0.0, "verify": 0.0, "observe": 0.0})
         self.history = list(prompt)
         self.drafted = self.plain_steps = 0
+        self.cost = 0.0
         self.decoder.drafter.start(prompt, self.sampler, self.index)
         done = self._emit([self.sampler.pick(self.runner.prefill([prompt])[0], self.history, self.index)])
         while not done:
             done = self._step()
         finish_counts(self.row, self.runner)
-        self.row.counts |= {"drafted_tokens": self.drafted, "plain_steps": self.plain_steps}
+        self.row.counts |= {"drafted_tokens": self.drafted, "plain_steps": self.plain_steps, "width_cost": self.cost}
+        self.row.seconds["draft_forward"] = self.decoder.drafter.forward_s
         return self.row
 
     def _emit(self, emitted: list[int]) -> bool:
@@ -107,8 +119,9 @@ class _Row:
         return done
 
     def _count(self, tree: DraftTree, plain: bool, stamps: tuple[float, ...]) -> None:
-        self.drafted += len(tree.tokens) - 1
+        self.drafted += sum(token >= 0 for token in tree.tokens) - 1
         self.plain_steps += plain
+        self.cost += self.decoder.costs(len(tree.tokens)) + (0.0 if plain else self.decoder.drafter.price)
         for name, before, after in zip(("draft", "verify", "observe"), stamps, stamps[1:], strict=False):
             self.row.seconds[name] += after - before
 
@@ -117,7 +130,8 @@ class _Row:
         runner = self.runner
         ids = torch.tensor([tree.tokens], device=runner.device)
         block, depth = (None, None) if tree.is_chain else _shape(tree.parents, runner.device)
-        logits_NV = runner.forward(ids, block_TM=block, depth_M=depth)[0]
+        embeds = input_embeddings(tree, ids, runner.model)
+        logits_NV = runner.forward(ids, block_TM=block, depth_M=depth, embeds_BTD=embeds)[0]
         path, token = verify(tree, logits_NV, self.sampler, self.history, self.index, self.decoder.rule)
         runner.commit(None if len(path) == len(tree.tokens) else torch.tensor(path, device=runner.device))
         return [*(tree.tokens[node] for node in path[1:]), token], Step(tree, logits_NV, tuple(path))

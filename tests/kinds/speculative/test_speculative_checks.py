@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from harness.catalog import method
-from harness.kinds.speculative import SpeculativeMethod, chain
+from harness.kinds.speculative import Drafter, SpeculativeMethod, chain
 from harness.kinds.speculative.checks import first_difference, forgetful_twin, speculative_checks
 from harness.kinds.speculative.loop import SpeculativeDecoder
 
 CARD = {"id": "faulty", "kind": "speculative", "title": "a fault", "guarantee": "exact", "baseline": "ar"}
 
 
-class Repeats:
+class Repeats(Drafter):
     """Drafts that the text so far goes on as after the last token's earlier occurrence."""
 
     def start(self, prompt, sampler, row):
