@@ -50,7 +50,7 @@ class ForwardStep:
         # Pruned layers hold slots that are further apart in the text than in the buffer.
         if window is not None and layer.position is None and slots <= window:
             window = None
-        if num_queries == 1 and layer.valid is None and window is None:
+        if num_queries == 1 and self.block_TM is None and layer.valid is None and window is None:
             return None
         # Layers that hold the same slots share their mask.
         key = (slots, window, id(layer.valid), 0 if window is None else id(layer.position))

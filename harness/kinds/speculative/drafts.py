@@ -168,7 +168,8 @@ class DraftModel:
         self.parents += parents
         device = self.runner.device
         # The root is committed already: masks and depths count from its children on.
-        seen = ancestors(self.parents, device)[first:, 1:]
+        line = all(parent == node - 1 for node, parent in enumerate(self.parents))
+        seen = None if line else ancestors(self.parents, device)[first:, 1:]
         depth = [0] * len(self.parents)
         for node in range(1, len(depth)):
             depth[node] = depth[self.parents[node]] + 1

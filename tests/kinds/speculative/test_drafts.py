@@ -1,0 +1,78 @@
+"""Draft models: a tree grown level by level equals forwards path by path, and only what was accepted stays."""
+
+import pytest
+import torch
+
+from harness.errors import UsageError, ZooError
+from harness.kinds.invariants import forced_logits
+from harness.kinds.speculative.base import DraftTree, Step
+from harness.kinds.speculative.drafts import DraftModel, open_draft
+
+TEXT = [(7 * i) % 250 for i in range(9)]
+TREE = DraftTree((TEXT[-1], 5, 6, 7, 8, 9), (-1, 0, 0, 1, 2, 3))
+
+
+def after(subject, path):
+    """Logits after the text and a path of tokens, from a fresh forward."""
+    with torch.inference_mode():
+        return forced_logits(subject, [[*TEXT, *path]], [[]])[0, -1]
+
+
+def grown(model):
+    """The logits of the whole tree, grown in three levels."""
+    with torch.inference_mode():
+        root = model.root(TEXT)
+        levels = [model.grow(TREE.tokens[a:b], TREE.parents[a:b]) for a, b in ((1, 3), (3, 5), (5, 6))]
+    return [root, *torch.cat(levels)]
+
+
+def test_every_node_sees_its_own_path_alone(tiny):
+    logits = grown(DraftModel(tiny, tiny))
+    for node in range(6):
+        path = [TREE.tokens[n] for n in TREE.path_to(node)[1:]]
+        assert torch.allclose(logits[node], after(tiny, path), atol=1e-4)
+
+
+@pytest.mark.parametrize("path", [(0,), (0, 1), (0, 2, 4), (0, 1, 3, 5)])
+def test_what_was_accepted_stays_and_the_text_goes_on_from_there(tiny, path):
+    model = DraftModel(tiny, tiny)
+    grown(model)
+    kept = [TREE.tokens[n] for n in path[1:]]
+    with torch.inference_mode():
+        model.keep(Step(TREE, torch.empty(0), path))
+        forwarded = model.runner.counts.tokens
+        logits = model.root([*TEXT, *kept, 77])
+    assert torch.allclose(logits, after(tiny, [*kept, 77]), atol=1e-4)
+    # Only the token that the target added was forwarded.
+    assert model.runner.counts.tokens == forwarded + 1
+
+
+def test_prices_count_the_draft_s_forwards_in_plain_steps(tiny):
+    model = DraftModel(tiny, tiny)
+    grown(model)
+    costs = model.costs
+    assert model.price == pytest.approx(2 * costs(2) + costs(1))
+    assert model.token_price == pytest.approx(1.0)
+
+
+def test_the_first_layers_share_their_weights_and_leave_the_target_alone(tiny):
+    before = after(tiny, [])
+    cut = open_draft("layers:1", tiny)
+    assert cut.model.model.layers[0] is tiny.model.model.layers[0]
+    assert not torch.allclose(after(cut, []), before)
+    assert torch.equal(after(tiny, []), before) and len(tiny.model.model.layers) == 2
+    assert torch.allclose(after(open_draft("layers:2", tiny), []), before)
+
+
+def test_noise_changes_a_copy(tiny):
+    before = after(tiny, [])
+    assert torch.equal(after(open_draft("noised:0.0", tiny), []), before)
+    assert not torch.allclose(after(open_draft("noised:0.2", tiny), []), before)
+    assert torch.equal(after(tiny, []), before)
+
+
+@pytest.mark.parametrize("name", ["layers:0", "layers:3", "noised:much", "smolm2-135m-q4"])
+def test_a_wrong_name_is_refused_in_one_line(tiny, name):
+    with pytest.raises(ZooError) as error:
+        open_draft(name, tiny)
+    assert isinstance(error.value, UsageError) and "\n" not in str(error.value)

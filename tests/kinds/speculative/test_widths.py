@@ -1,0 +1,75 @@
+"""Costs of widths: between measured points, kept on disk, and the width they choose."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.kinds.speculative import widths
+from harness.kinds.speculative.widths import FLAT, WidthCosts, best_width, measure_widths, width_costs
+
+CURVE = WidthCosts((1, 2, 4), (2.0, 3.0, 4.0))
+
+
+@pytest.mark.parametrize(("width", "cost"), [(1, 1.0), (2, 1.5), (3, 1.75), (4, 2.0), (6, 2.5)])
+def test_costs_lie_on_lines_between_and_beyond_the_measured(width, cost):
+    assert CURVE(width) == pytest.approx(cost)
+
+
+def test_the_flat_curve_costs_the_same_everywhere():
+    assert FLAT(1) == FLAT(64) == 1.0
+
+
+@given(st.lists(st.floats(0, 1), max_size=12), st.floats(0, 0.5))
+def test_the_best_width_is_that_of_a_full_search(values, price):
+    def gain(width):
+        return (1 + sum(values[:width])) / (CURVE(width + 1) + price * width)
+
+    chosen = best_width(values, CURVE, price)
+    assert bool(chosen) is bool(values)
+    if values:
+        assert gain(chosen) == pytest.approx(max(map(gain, range(1, len(values) + 1))))
+
+
+def test_costs_are_measured_rising_and_kept(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(widths, "_known", {})
+    costs = width_costs(tiny)
+    assert all(0 < a <= b for a, b in itertools.pairwise(costs.seconds))
+    (kept,) = tmp_path.rglob("*.json")
+    assert json.loads(kept.read_text())["seconds"] == list(costs.seconds)
+    kept.write_text(json.dumps({"widths": [1, 2], "seconds": [1.0, 7.0]}))
+    monkeypatch.setattr(widths, "_known", {})
+    assert width_costs(tiny)(2) == 7.0
+    kept.write_text("{")
+    monkeypatch.setattr(widths, "_known", {})
+    assert len(width_costs(tiny).widths) > 2
+
+
+def test_a_width_is_never_dearer_than_a_larger_one(tiny, monkeypatch):
+    clock = iter([0.0, 1.0] * 3 + [v for round_ in range(2) for v in (0, 1, 10, 19, 20, 22)])
+    monkeypatch.setattr(widths.time, "perf_counter", lambda: next(clock, 0.0))
+    monkeypatch.setattr(widths.Runner, "forward", _without_clock(widths.Runner.forward))
+    costs = measure_widths(tiny, (1, 2, 3), rounds=2)
+    assert costs.seconds == (1.0, 2.0, 2.0)
+
+
+def _without_clock(forward):
+    """The forward with a clock of its own, so that a scripted one serves the measurement alone."""
+    import time as real
+
+    from harness.subjects import runner
+
+    def run(self, *args, **kwargs):
+        scripted, runner.time = runner.time, _Still
+        try:
+            return forward(self, *args, **kwargs)
+        finally:
+            runner.time = scripted
+
+    class _Still:
+        perf_counter = staticmethod(real.monotonic)
+
+    return run
