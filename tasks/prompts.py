@@ -1,16 +1,19 @@
 """Prompts of the decode workloads. All texts are our own and may be used freely (CC0).
 
-``chat``: short requests in the model's chat format. ``copy``: tables and lists that are to be repeated, where drafts
-from the text are often right. ``prose``: ordinary paragraphs to be continued, cut or repeated to a length.
+``chat``: short requests in the model's chat format. The six groups of :mod:`tasks.spec_groups` are in it too, and so
+is a file of Spec-Bench's form (:mod:`tasks.spec_bench`). ``copy``: tables and lists that are to be repeated, where
+drafts from the text are often right. ``prose``: ordinary paragraphs to be continued, cut or repeated to a length.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from harness.errors import unknown_name
+from tasks import spec_bench, spec_groups
 
 CHAT = (
     "Explain in simple words why the sky is blue.",
@@ -60,11 +63,16 @@ def _copy_prompt(number: int) -> str:
     return "\n".join(["Table:", *lines, "", "The same table again:", *lines[:2], lines[2].split(" ")[0]])
 
 
-def _chat_prompt(number: int, tokenizer: Any) -> str:
-    text = CHAT[number % len(CHAT)]
+def _in_chat(messages: Sequence[dict[str, str]], tokenizer: Any) -> str:
+    """Messages in the model's chat format; in plain words where it has none."""
     if getattr(tokenizer, "chat_template", None):
-        return str(tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True))
-    return f"Question: {text}\nAnswer:"
+        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True))
+    spoken = {"user": "Question: ", "assistant": "Answer: "}
+    return "\n".join([*(spoken[m["role"]] + m["content"] for m in messages), "Answer:"])
+
+
+def _asked(text: str, tokenizer: Any) -> str:
+    return _in_chat([{"role": "user", "content": text}], tokenizer)
 
 
 def _prose_prompt(number: int) -> str:
@@ -72,15 +80,22 @@ def _prose_prompt(number: int) -> str:
     return "\n\n".join(order)
 
 
+def _group_prompt(group: str, tokenizer: Any, number: int) -> str:
+    return _in_chat(spec_groups.group_messages(group, number), tokenizer)
+
+
 def prompt_ids(name: str, count: int, tokenizer: Any, prompt_tokens: int = 0, first: int = 0) -> list[list[int]]:
     """``count`` prompts of a set as ids, from number ``first`` on; cut or repeated to ``prompt_tokens`` if given."""
-    makers = {
-        "chat": lambda n: _chat_prompt(n, tokenizer),
+    makers: dict[str, Callable[[int], str]] = {
+        "chat": lambda n: _asked(CHAT[n % len(CHAT)], tokenizer),
         "copy": _copy_prompt,
         "prose": _prose_prompt,
+        **{group: partial(_group_prompt, group, tokenizer) for group in spec_groups.GROUPS},
     }
+    if spec_bench.is_file(name):
+        makers[name] = lambda n: _asked(spec_bench.question(name, n), tokenizer)
     if name not in makers:
-        raise unknown_name("prompt set", name, makers)
+        raise unknown_name("prompt set", name, makers, "or give a question file: FILE.jsonl#GROUP")
     rows = [tokenizer.encode(makers[name](number)) for number in range(first, first + count)]
     return [_fitted(row, prompt_tokens) for row in rows]
 

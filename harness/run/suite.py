@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.errors import UsageError, unknown_name
 from harness.run.tables import Strict, read_tables
@@ -18,13 +18,22 @@ from harness.subjects.catalog import DEFAULT_MODEL
 class DecodeSpec(Strict):
     """A decode workload: ``count`` prompts of a set, each continued by exactly ``new_tokens`` tokens."""
 
-    prompts: str
+    prompts: str = Field(description="a prompt set by name, or a question file: FILE.jsonl#GROUP")
     prompt_tokens: int = Field(0, ge=0, description="cut or repeat prompts to this length; 0 leaves them as they are")
     new_tokens: int = Field(48, ge=2)
     count: int = Field(6, ge=1)
     batch: int = Field(1, ge=1)
     warm_up: int = Field(1, ge=1, description="prompts after the counted ones from which a decoder that learns starts")
     forced: bool = Field(False, description="both sides emit what the baseline writes, so that they decode one text")
+    digest: str = Field("", description="hash of the question file; found where there is one")
+
+    @model_validator(mode="after")
+    def _read_digest(self) -> DecodeSpec:
+        """A file decides the outcome by what is in it, not by its name."""
+        from tasks.spec_bench import file_digest, is_file
+
+        self.digest = file_digest(self.prompts) if is_file(self.prompts) else ""
+        return self
 
     @classmethod
     def parse(cls, text: str) -> DecodeSpec:
@@ -35,11 +44,8 @@ class DecodeSpec(Strict):
     def name(self) -> str:
         """How the workload is written: ``chat``, ``prose:512x64b4``."""
         length = f":{self.prompt_tokens}" if self.prompt_tokens else ""
-        return (
-            f"{self.prompts}{length}x{self.new_tokens}"
-            + (f"b{self.batch}" if self.batch > 1 else "")
-            + f"n{self.count}"
-        )
+        batch = f"b{self.batch}" if self.batch > 1 else ""
+        return f"{self.prompts}{length}x{self.new_tokens}{batch}n{self.count}" + ("f" if self.forced else "")
 
 
 class Entry(Strict):
@@ -107,15 +113,18 @@ def parse_suite(loaded: dict[str, Any], where: str) -> Suite:
 
 
 def parse_decode(text: str) -> dict[str, Any]:
-    """Read a decode workload as it is written: ``prose:512x32b4n6``."""
-    match = re.fullmatch(r"([a-z]+)(?::(\d+))?(?:x(\d+))?(?:b(\d+))?(?:n(\d+))?", text)
+    """Read a decode workload as it is written: ``prose:512x32b4n6``; an ``f`` behind it forces one text."""
+    sets, numbers = r"([a-z]+|.+\.jsonl#[a-z_]+?)", r"(?::(\d+))?(?:x(\d+))?(?:b(\d+))?(?:n(\d+))?"
+    match = re.fullmatch(f"{sets}{numbers}(f)?", text)
     if match is None:
         raise UsageError(
-            f"cannot read decode workload {text!r}; write prompts:LENGTHxNEWbBATCHnCOUNT, e.g. prose:512x32b1n6"
+            f"cannot read decode workload {text!r}; write prompts:LENGTHxNEWbBATCHnCOUNT, e.g. prose:512x32b1n6, "
+            "and f behind it to force both sides to one text"
         )
-    names = ("prompts", "prompt_tokens", "new_tokens", "batch", "count")
-    found = zip(names, match.groups(), strict=True)
-    return {name: value if name == "prompts" else int(value) for name, value in found if value is not None}
+    names = ("prompt_tokens", "new_tokens", "batch", "count")
+    prompts, *given, forced = match.groups()
+    found = {name: int(value) for name, value in zip(names, given, strict=True) if value is not None}
+    return {"prompts": prompts, **found, **({"forced": True} if forced else {})}
 
 
 def expand_grid(text: str) -> list[str]:
