@@ -116,8 +116,8 @@ def noised(target: Subject, share: float, seed: int = 0) -> Subject:
 class DraftModel:
     """A model one tree ahead of the target: it catches up with the text, then grows a tree level by level.
 
-    :meth:`root` and :meth:`grow` return logits; nodes are numbered in the order in which they are grown, from 1, as
-    they are in the tree. :meth:`keep` then keeps what was accepted, so that only the rest is forwarded again.
+    :meth:`root` and :meth:`grow` return logits. :meth:`keep` then keeps what was accepted, so that only the rest is
+    forwarded again.
     """
 
     def __init__(self, draft: Subject, target: Subject) -> None:
@@ -129,8 +129,12 @@ class DraftModel:
         """A new text. Nothing is forwarded before the first draft is asked for."""
         self.runner: Runner | None = None
         self.held = 0
-        self.parents = [-1]
         self.spent_s = 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        """No tree: the root alone, which is in the cache already."""
+        self.parents, self.place = [-1], {0: 0}
 
     @property
     def price(self) -> float:
@@ -148,7 +152,8 @@ class DraftModel:
 
     def root(self, history: Sequence[int]) -> Tensor:
         """Logits ``[V]`` after the text, of which what the cache lacks is forwarded first."""
-        self.parents, self.spent_s = [-1], 0.0
+        self._clear()
+        self.spent_s = 0.0
         missing = list(history[self.held :])
         if self.runner is None:
             self.runner = Runner(self.draft.model, self.draft.new_cache)
@@ -161,11 +166,15 @@ class DraftModel:
         self.held = len(history)
         return logits
 
-    def grow(self, tokens: Sequence[int], parents: Sequence[int]) -> Tensor:
-        """Logits ``[m, V]`` after new nodes whose parents are nodes of this tree (0 is the root)."""
+    def grow(self, tokens: Sequence[int], parents: Sequence[int], nodes: Sequence[int] | None = None) -> Tensor:
+        """Logits ``[m, V]`` after new nodes whose parents have been grown (0 is the root).
+
+        ``nodes`` are their numbers in the tree; without them they are numbered on.
+        """
         assert self.runner is not None
         first = len(self.parents)
-        self.parents += parents
+        self.place |= {node: first + i for i, node in enumerate(nodes or range(first, first + len(tokens)))}
+        self.parents += [self.place[parent] for parent in parents]
         device = self.runner.device
         # The root is committed already: masks and depths count from its children on.
         line = all(parent == node - 1 for node, parent in enumerate(self.parents))
@@ -183,13 +192,12 @@ class DraftModel:
 
     def keep(self, step: Step) -> None:
         """Keep the accepted nodes that were forwarded, and drop the others."""
-        grown = len(self.parents) - 1
-        if not grown or self.runner is None:
+        if len(self.parents) == 1 or self.runner is None:
             return
-        kept = [node - 1 for node in step.path[1:] if node <= grown]
+        kept = [self.place[node] - 1 for node in step.path[1:] if node in self.place]
         self.runner.commit(torch.tensor(kept, dtype=torch.long, device=self.runner.device))
         self.held += len(kept)
-        self.parents = [-1]
+        self._clear()
 
 
 class ModelDrafter(Drafter):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.kinds.speculative.widths import WidthCosts, best_width
+from harness.kinds.speculative.widths import WidthCosts
 
 DECAY = 0.9
 """Weight of a step's outcome after each later one: the last ten steps or so decide."""
@@ -83,11 +84,18 @@ class Acceptance:
 
     def length(self, longest: int, costs: WidthCosts, price: float = 0.0) -> int:
         """The chain length with most expected tokens for its cost; ``price`` is that of drafting one token."""
-        values, value = [], 1.0
-        for place in range(longest):
+        return self.levels([1] * longest, costs, price)
+
+    def levels(self, sizes: Sequence[int], costs: WidthCosts, price: float = 0.0) -> int:
+        """How many levels of a tree pay, ``sizes`` being their nodes; ``price`` is that of drafting one level."""
+        best, chosen, value, expected, width = 0.0, 0, 1.0, 1.0, 1
+        for place, size in enumerate(sizes):
             value *= self.chance(place)
-            values.append(value)
-        return best_width(values, costs, price)
+            expected, width = expected + value, width + size
+            gain = expected / (costs(width) + price * (place + 1))
+            if gain > best:
+                best, chosen = gain, place + 1
+        return chosen
 
     def snapshot(self) -> Acceptance:
         """The state as it is."""
