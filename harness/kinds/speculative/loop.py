@@ -112,7 +112,7 @@ class _Row:
         emitted, step = self._verify(tree)
         verified = time.perf_counter()
         done = self._emit(emitted)
-        if pace is not None and not plain:
+        if pace is not None and len(tree.tokens) > 1:
             pace.record(len(emitted), len(tree.tokens), decoder.drafter.price)
         decoder.drafter.observe(step)
         self._count(tree, plain, (began, drafted, verified, time.perf_counter()))

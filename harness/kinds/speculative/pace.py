@@ -12,6 +12,8 @@ DECAY = 0.9
 FIRST_REST, LONGEST_REST = 4, 64
 """Plain steps before drafting is tried again; doubled each time it does not pay."""
 TRIAL_STEPS = 2
+MARGIN = 1.04
+"""Drafting must emit so much more than it costs: building, verifying and committing a tree take time as well."""
 
 
 @dataclass
@@ -19,11 +21,11 @@ class Pace:
     """Falls back to plain decoding while drafting costs more than it emits.
 
     Emitted tokens and costs (in plain steps) of recent drafting steps are kept as decayed sums. Where their ratio
-    falls below 1, drafting rests for some plain steps and is then tried again; rests double until a trial pays.
+    falls below :data:`MARGIN`, drafting rests for some plain steps and is then tried again; rests double until a trial pays.
     """
 
     costs: WidthCosts
-    emitted: float = 1.0
+    emitted: float = MARGIN
     cost: float = 1.0
     resting: int = 0
     rest: int = FIRST_REST
@@ -41,12 +43,12 @@ class Pace:
         self.emitted = DECAY * self.emitted + emitted
         self.cost = DECAY * self.cost + self.costs(width) + price
         self.trials += 1
-        if self.emitted >= self.cost:
+        if self.emitted >= MARGIN * self.cost:
             self.rest = FIRST_REST
         elif self.trials >= TRIAL_STEPS:
             self.resting, self.rest, self.trials = self.rest, min(2 * self.rest, LONGEST_REST), 0
             # The next trial starts even, so that a few good steps are enough.
-            self.emitted = self.cost = 1.0
+            self.emitted, self.cost = MARGIN, 1.0
 
     def snapshot(self) -> Pace:
         """The state as it is."""
