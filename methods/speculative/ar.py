@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from harness.catalog import method
 from harness.kinds.speculative import SpeculativeMethod
+from harness.kinds.speculative.widths import WidthProbe
 
 
 @method(
@@ -23,3 +24,7 @@ class Ar(SpeculativeMethod):
     def apply(self, subject, artifact=None) -> Iterator:  # type: ignore[no-untyped-def,type-arg]
         """The subject as it is."""
         yield subject
+
+    def probes(self):  # type: ignore[no-untyped-def]
+        """What a forward of several tokens costs, which decides how wide the other methods draft."""
+        return [WidthProbe()]

@@ -21,7 +21,8 @@ class Pace:
     """Falls back to plain decoding while drafting costs more than it emits.
 
     Emitted tokens and costs (in plain steps) of recent drafting steps are kept as decayed sums. Where their ratio
-    falls below :data:`MARGIN`, drafting rests for some plain steps and is then tried again; rests double until a trial pays.
+    falls below :data:`MARGIN`, drafting rests for some plain steps and is then tried again; rests double until a trial
+    pays.
     """
 
     costs: WidthCosts

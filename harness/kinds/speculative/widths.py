@@ -7,9 +7,11 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from harness.kinds.method import Measurement
 from harness.measure.kept import write_kept
 from harness.measure.machine import machine_key
 from harness.subjects.catalog import cache_dir
@@ -70,14 +72,35 @@ def width_costs(subject: Subject) -> WidthCosts:
     name = f"{subject.full_name}-{dtype}-{subject.device}".replace("/", "_").replace(":", "_")
     path = cache_dir() / "widths" / machine_key().digest / f"{name}.json"
     if str(path) not in _known:
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            costs = WidthCosts(tuple(held["widths"]), tuple(held["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            costs = measure_widths(subject)
-            write_kept(path, {"widths": costs.widths, "seconds": costs.seconds})
+        costs = _read(path)
+        if costs is None:
+            measured = measure_widths(subject)
+            # Another process may have measured meanwhile: whoever wrote first decides, so that both use one curve.
+            costs = _read(path) or measured
+            if costs is measured:
+                write_kept(path, {"widths": costs.widths, "seconds": costs.seconds})
         _known[str(path)] = costs
     return _known[str(path)]
+
+
+def _read(path: Path) -> WidthCosts | None:
+    """A kept curve; None where there is none, or the file is damaged."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return WidthCosts(tuple(held["widths"]), tuple(held["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class WidthProbe:
+    """The curve as figures: what a forward of so many tokens costs."""
+
+    name = "width_cost"
+
+    def measure(self, subject: Subject) -> list[Measurement]:
+        """One figure a width."""
+        costs = width_costs(subject)
+        return [Measurement("width_cost", costs(width), phase=str(width), source="clock") for width in costs.widths]
 
 
 def measure_widths(subject: Subject, widths: Sequence[int] = WIDTHS, rounds: int = ROUNDS) -> WidthCosts:
