@@ -5,56 +5,13 @@ target's law there. At the first refusal a token of norm(max(q_i - p_i, 0)) is e
 token of q. What is emitted follows the target's law exactly; greedy decoding gives the greedy text.
 """
 
-from collections.abc import Sequence
-
-import torch
 from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.speculative import DraftTree, Step
-from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, ModelDrafter
-from harness.kinds.speculative.pace import Acceptance
+from harness.kinds.speculative.chains import ChainDrafter
+from harness.kinds.speculative.drafts import DraftedMethod
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.kinds.speculative.widths import WidthCosts, width_costs
-
-
-class ChainDrafter(ModelDrafter):
-    """Draws a chain of ``num_draft`` tokens; 0: as many as pay by what was accepted of late."""
-
-    def __init__(self, model: DraftModel, target_costs: WidthCosts, num_draft: int, longest: int) -> None:
-        super().__init__(model)
-        self.target_costs, self.num_draft, self.longest = target_costs, num_draft, longest
-        self.acceptance = Acceptance()
-
-    def propose(self, history: Sequence[int], room: int) -> DraftTree:
-        """Tokens one after the other, each from the draft's law after those before it."""
-        length = self.num_draft or self.acceptance.length(self.longest, self.target_costs, self.model.token_price)
-        length = min(length, max(room, 0), self.model.room(history))
-        tokens, laws, grown = [history[-1]], [], list(history)
-        logits_V = self.model.root(history) if length > 0 else None
-        for place in range(length):
-            law_V = self.sampler.probabilities(logits_V, grown)
-            token = int(law_V.argmax()) if self.sampler.greedy else self.sampler.draw(law_V, self.row)
-            tokens.append(token)
-            grown.append(token)
-            laws.append(law_V)
-            if place + 1 < length:
-                logits_V = self.model.grow([token], [place])[0]
-        laws_NV = None if self.sampler.greedy or not laws else torch.stack([laws[0], *laws])
-        return DraftTree(tuple(tokens), tuple(range(-1, len(tokens) - 1)), laws_NV)
-
-    def observe(self, step: Step) -> None:
-        """Keep what was accepted, and count it."""
-        super().observe(step)
-        self.acceptance.observe(len(step.tree.tokens) - 1, len(step.path) - 1)
-
-    def snapshot(self) -> Acceptance:
-        """What was accepted of late."""
-        return self.acceptance.snapshot()
-
-    def restore(self, state: Acceptance) -> None:
-        """Go back to a snapshot."""
-        self.acceptance.restore(state)
+from harness.kinds.speculative.widths import width_costs
 
 
 @method(

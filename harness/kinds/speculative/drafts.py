@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.catalog.registry import catalog
 from harness.errors import Refused, UsageError
 from harness.kinds.method import Artifact, PrepareContext
 from harness.kinds.speculative.base import Drafter, SpeculativeMethod, Step, ancestors
+from harness.kinds.speculative.changed_drafts import kept_layers
 from harness.kinds.speculative.widths import width_costs
 from harness.subjects.load import load_subject, wrap_model
 from harness.subjects.runner import Runner
@@ -89,16 +90,7 @@ def first_layers(target: Subject, count: int) -> Subject:
     total = target.model.config.get_text_config().num_hidden_layers
     if not 1 <= count <= total:
         raise UsageError(f"draft layers:{count} of {target.name}: write a number from 1 to {total}")
-    model = copy.copy(target.model)
-    model._modules = dict(target.model._modules)
-    body = copy.copy(model.get_decoder())
-    body._modules = dict(body._modules)
-    body.layers = nn.ModuleList(list(body.layers)[:count])
-    body.config = copy.deepcopy(body.config)
-    body.config.get_text_config().num_hidden_layers = count
-    setattr(model, model.base_model_prefix, body)
-    model.config = body.config
-    return wrap_model(model, target.tokenizer, f"{target.name}-layers{count}", target.max_length)
+    return kept_layers(target, range(count))
 
 
 def noised(target: Subject, share: float, seed: int = 0) -> Subject:
