@@ -120,4 +120,4 @@ def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
 def test_a_class_never_takes_a_name_of_its_template(tmp_path):
     new_method("speculative", "repeater", tmp_path / "package")
     text = (tmp_path / "package" / "zoo_repeater" / "repeater.py").read_text(encoding="utf-8")
-    assert text.count("class Repeater:") == 1 and "class RepeaterMethod(SpeculativeMethod)" in text
+    assert text.count("class Repeater(Drafter):") == 1 and "class RepeaterMethod(SpeculativeMethod)" in text
