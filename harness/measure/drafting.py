@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from harness.kinds.method import Measurement
@@ -13,17 +14,26 @@ DEEPEST = 8
 
 
 def drafting(rows: Sequence[Generation], visits: Sequence[Sequence[Generation]]) -> list[Measurement]:
-    """Counts from each prompt's first continuation, shares of time from all timed visits; none where nothing drafts."""
+    """Counts from each prompt's first continuation; bound and shares of time from the timed visits, as the speed-up is.
+
+    No figures where nothing drafts.
+    """
     if not any("width_cost" in row.counts for row in rows):
         return []
     steps = [taken for row in rows for taken in row.steps[1:]]
     found = {
-        "speedup_bound": sum(steps) / sum(row.counts["width_cost"] for row in rows),
         "plain_step_share": sum(row.counts["plain_steps"] for row in rows) / len(steps),
         "drafted_tokens_per_step": sum(row.counts["drafted_tokens"] for row in rows) / len(steps),
     }
     figures = [Measurement(name, value, n=len(rows), source="count") for name, value in found.items()]
-    return [*figures, *accepted_by_place(steps), *_time_shares([row for visit in visits for row in visit])]
+    timed = [row for visit in visits for row in visit]
+    return [*figures, *accepted_by_place(steps), _bound(timed), *_time_shares(timed)]
+
+
+def _bound(rows: Sequence[Generation]) -> Measurement:
+    """Geometric mean over the timed requests of tokens after the first for the cost of the widths that were used."""
+    logs = [math.log((len(row.tokens) - 1) / row.counts["width_cost"]) for row in rows]
+    return Measurement("speedup_bound", math.exp(sum(logs) / len(logs)), n=len(logs), source="count")
 
 
 def accepted_by_place(steps: Sequence[int]) -> list[Measurement]:
