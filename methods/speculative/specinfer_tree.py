@@ -1,27 +1,66 @@
-"""SpecInfer: a token tree of a fixed shape from a draft model, verified by recursive rejection.
+"""SpecInfer's tree: every node at depth d has k_d children, drawn independently from the draft model.
 
-The shape is an expansion vector (k_1, ..., k_D): every node at depth d - 1 draws k_d children from the draft's law p,
-independently. At a node the draws are looked at one after the other: a draw x is accepted with min(1, q(x) / p(x));
-refused, the target's law q becomes norm(max(q - p, 0)) for the next one, and where none is accepted a token is drawn
-from the last q. What is emitted follows the target's law exactly. In greedy decoding the children are the draft's best
-tokens, and the child that carries the target's token is accepted.
+The expansion vector <k_1, ..., k_D> fixes the shape. Children are verified one after the other, each against what the
+refused ones have left of the target's law (recursive rejection); equal draws are forwarded once and count as often as
+they were drawn. A greedy request has the k_d likeliest children.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from harness.catalog import method
-from harness.kinds.speculative.drafts import DraftedMethod
-from harness.kinds.speculative.iid_trees import IidDrafter
+from harness.kinds.speculative import DraftTree, Step
+from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, ModelDrafter
+from harness.kinds.speculative.growing import GrowingTree
+from harness.kinds.speculative.pace import Acceptance
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.kinds.speculative.widths import width_costs
+from harness.kinds.speculative.widths import WidthCosts, width_costs
 
 PUBLISHED = (1, 1, 3, 1, 1, 1, 1, 1)
+
+
+class ExpansionDrafter(ModelDrafter):
+    """Levels of the expansion vector; ``adaptive``: as many of them as pay."""
+
+    def __init__(self, model: DraftModel, costs: WidthCosts, expansion: Sequence[int], adaptive: bool) -> None:
+        super().__init__(model)
+        self.costs, self.expansion, self.adaptive = costs, expansion, adaptive
+        self.acceptance = Acceptance()
+
+    def propose(self, history: Sequence[int], room: int) -> DraftTree:
+        """One draft forward a level."""
+        sizes = []
+        for children in self.expansion:
+            sizes.append((sizes[-1] if sizes else 1) * children)
+        levels = self.acceptance.levels(sizes, self.costs, self.model.token_price) if self.adaptive else len(sizes)
+        tree = GrowingTree(self.model, history, self.sampler, self.row)
+        frontier = [0]
+        for level in range(min(levels, max(room, 0), self.model.room(history))):
+            if level:
+                tree.grow(frontier)
+            frontier = [child for node in frontier for child in tree.drawn(node, self.expansion[level])]
+        return tree.finished()
+
+    def observe(self, step: Step) -> None:
+        """Keep what was accepted, and count how deep it went."""
+        super().observe(step)
+        self.acceptance.observe(max(step.tree.depth), len(step.path) - 1)
+
+    def snapshot(self) -> Acceptance:
+        """What was accepted of late."""
+        return self.acceptance.snapshot()
+
+    def restore(self, state: Acceptance) -> None:
+        """Go back to a snapshot."""
+        self.acceptance.restore(state)
 
 
 @method(
     id="specinfer_tree",
     kind="speculative",
-    title="SpecInfer: token trees of a fixed shape",
+    title="SpecInfer: tree-based speculative inference with a fixed expansion",
     paper="arXiv:2305.09781",
     guarantee="distribution",
     baseline="ar",
@@ -29,43 +68,33 @@ PUBLISHED = (1, 1, 3, 1, 1, 1, 1, 1)
         {
             "metric": "speedup_total",
             "value": 2.8,
-            "against": "existing systems for serving language models",
-            "on": "the abstract, distributed inference (1.5 to 2.8)",
-        },
+            "against": "incremental decoding of other systems",
+            "on": "distributed inference, the paper's abstract (1.5 to 2.8)",
+        }
     ],
     details={
-        "expansion": "1,1,3,1,1,1,1,1 from general knowledge of the paper; empty: the first levels of it that pay here",
-        "equal draws": "one node, which draws its children once; in the verification at its parent each draw counts",
-        "order of children": "that of drawing, which is random as draws are independent",
-        "greedy": "the k best tokens of the draft's logits after the request's processors",
-        "draft models": "one; merging the trees of several models is left out",
-        "draft law": "the target's own processors, temperature, top-k and top-p act on the draft too",
-        "draft": "a student distilled from the target by adaspec, as no small model shares the default's vocabulary",
+        "expansion": "paper: <1,1,3,1,1,1,1,1>, from general knowledge of it; empty, the default: its levels that pay",
+        "children": "independent draws, recursive rejection with replacement in the order of drawing, which is random",
+        "greedy": "the likeliest children, matched",
+        "draft": "a student distilled from the target by adaspec",
     },
 )
 class SpecInferTree(DraftedMethod):
-    """Trees of the shape ``expansion`` of the model ``draft``."""
+    """The tree ``expansion`` of the model ``draft``."""
 
     draft: str = Field("adaspec", description="layers:N, noised:SHARE, a method that makes drafts, or a model's name")
-    expansion: tuple[int, ...] = Field((), description="children a node at each depth, as 1,1,3; empty: what pays")
+    expansion: str = Field("", description="children by depth, as 2,2,1; empty: the paper's, as far as it pays")
 
     rule = staticmethod(recursive_rejection)
 
     @field_validator("expansion", mode="before")
     @classmethod
-    def _read(cls, given):  # type: ignore[no-untyped-def]
-        """A vector may be written as text, and one of a single level as a number."""
-        if isinstance(given, int):
-            return (given,)
-        return tuple(part for part in given.split(",") if part.strip()) if isinstance(given, str) else given
-
-    @field_validator("expansion")
-    @classmethod
-    def _positive(cls, expansion):  # type: ignore[no-untyped-def]
-        """Every level has children."""
-        if any(count < 1 for count in expansion):
-            raise ValueError("every level needs at least one child a node, as in 1,1,3")
-        return expansion
+    def _numbers(cls, given: Any) -> str:
+        # On the command line 2,2,1 is read as a tuple and 3 as a number.
+        text = ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
+        if text and not all(part.isdigit() and int(part) for part in text.split(",")):
+            raise ValueError(f"write children by depth as 2,2,1 (got {text!r})")
+        return text
 
     @property
     def adaptive(self):  # type: ignore[no-untyped-def]
@@ -74,5 +103,5 @@ class SpecInferTree(DraftedMethod):
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model, one tree ahead."""
-        model, costs, vector = self.draft_model(subject, artifact), width_costs(subject), self.expansion or PUBLISHED
-        return IidDrafter(model, costs, lambda depth, _: vector[depth], len(vector), self.adaptive, best=True)
+        expansion = tuple(map(int, self.expansion.split(","))) if self.expansion else PUBLISHED
+        return ExpansionDrafter(self.draft_model(subject, artifact), width_costs(subject), expansion, self.adaptive)
