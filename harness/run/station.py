@@ -70,6 +70,7 @@ class Station:
     def open_decode(self, handle: str, method: str, decode: dict[str, Any]) -> dict[str, Any]:
         """Open a decode workload of a method (none: the bare model) and warm it up; returns its number of units."""
         from harness.catalog.spec import Stack, parse_stack
+        from harness.errors import UsageError
         from harness.measure.decode import make_side, row_counts, visit_values
         from harness.measure.pairs import timed
         from harness.run.perform import decode_work, refuse_red
@@ -77,6 +78,8 @@ class Station:
         stack = parse_stack(method) if method else Stack(())
         check_apart(stack)
         refuse_red(stack)
+        if decode["forced"]:
+            raise UsageError("sides in two processes cannot be forced to one text; leave the f out of the workload")
         work = decode_work(self.bench.subject, decode)
         opened = self.bench.opened(stack)
         side = make_side(opened, work)

@@ -21,6 +21,7 @@ from harness.measure.pairs import ORDER, OTHER, Block
 from harness.run import lockstep
 from harness.run import process as process_module
 from harness.run.lockstep import BlockSeries, Fleet, Place, StationProcess, fleet, log_ratio, source_roots
+from harness.run.suite import DecodeSpec
 
 LIGHT = """
 import harness, harness.errors, importlib.util, time
@@ -244,7 +245,7 @@ def test_a_real_process_measures_a_real_model(tmp_path):
     try:
         assert station.hello["device"] == "cpu" and station.hello["dtype"] == "float32"
         assert station.hello["harness"] == str(Path(harness.__file__).parent)
-        decode = {"prompts": "chat", "prompt_tokens": 0, "new_tokens": 4, "count": 2, "batch": 1}
+        decode = DecodeSpec(prompts="chat", new_tokens=4, count=2).model_dump()
         assert station.ask("open_decode", handle="a", method="", decode=decode) == {"units": 2}
         block = station.visits("candidate", "a")(1)
         assert (block.side, block.unit, block.result["forwards"]) == ("candidate", 1, 4)

@@ -13,8 +13,9 @@ from harness.kinds.method import Measurement, Workload
 from harness.run import perform
 from harness.run import station as module
 from harness.run.station import Station
+from harness.run.suite import DecodeSpec
 
-DECODE = {"prompts": "chat", "prompt_tokens": 0, "new_tokens": 12, "count": 3, "batch": 1}
+DECODE = DecodeSpec(prompts="chat", new_tokens=12, count=3).model_dump()
 CLOCKS = {"total_s", "ttft_s", "decode_s", "cpu_s"}
 
 
@@ -202,3 +203,8 @@ def test_quality_is_a_value_a_document_and_metric(station, task_folder):
 def test_a_stack_has_no_workloads_of_its_own(station):
     with pytest.raises(Refused, match="belong to one method"):
         station.open_workload("a", "kv_streaming+prompt_lookup", "x")
+
+
+def test_sides_that_do_not_share_a_process_are_not_forced_to_one_text(station):
+    with pytest.raises(UsageError, match="one text"):
+        station.open_decode("a", "ar", DECODE | {"forced": True})
