@@ -144,6 +144,8 @@ def test_outputs_under_the_last_accepted_node_are_the_next_guesses(tiny):
 
 def test_after_a_plain_step_nothing_is_guessed(tiny):
     drafter = PromptDrafter(noise(), best_trees(unmeasured_acc(3), 16))
+    drafter.observe(Step(chain(6, ()), torch.randn(1, 258), (0,)))
+    assert drafter.guesses == []
     first = drafter.propose([*PROMPT, 5], 99)
     drafter.observe(Step(first, torch.randn(len(first.tokens), 258), (0,)))
     assert drafter.guesses
