@@ -5,6 +5,8 @@
 transformers drafts from the prompt (``prompt_lookup_num_tokens``) and with a model (``assistant_model``: the student of
 ``adaspec``, where ``zoo train adaspec`` has made it). Each of its settings is paired with our method on all prompts;
 its best setting is the one that stands against ours.
+
+Unverified: a first try gave ratios several times those of ``ar_against_generate.py``; find out why before using a figure.
 """
 
 from __future__ import annotations
