@@ -6,7 +6,7 @@ transformers drafts from the prompt (``prompt_lookup_num_tokens``) and with a mo
 ``adaspec``, where ``zoo train adaspec`` has made it). Each of its settings is paired with our method on all prompts;
 its best setting is the one that stands against ours.
 
-Unverified: a first try gave ratios several times those of ``ar_against_generate.py``; find out why before using a figure.
+Unverified: a first try gave ratios several times those of ``ar_against_generate.py``; find out why first.
 """
 
 from __future__ import annotations
