@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from harness.errors import unknown_name
+from harness.subjects.tokenizer import in_chat
 from tasks import spec_bench, spec_groups
 
 CHAT = (
@@ -63,16 +64,17 @@ def _copy_prompt(number: int) -> str:
     return "\n".join(["Table:", *lines, "", "The same table again:", *lines[:2], lines[2].split(" ")[0]])
 
 
-def _in_chat(messages: Sequence[dict[str, str]], tokenizer: Any) -> str:
+def _spoken(messages: Sequence[dict[str, str]], tokenizer: Any) -> str:
     """Messages in the model's chat format; in plain words where it has none."""
-    if getattr(tokenizer, "chat_template", None):
-        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True))
+    formatted = in_chat(tokenizer, messages)
+    if formatted is not None:
+        return formatted
     spoken = {"user": "Question: ", "assistant": "Answer: "}
     return "\n".join([*(spoken[m["role"]] + m["content"] for m in messages), "Answer:"])
 
 
 def _asked(text: str, tokenizer: Any) -> str:
-    return _in_chat([{"role": "user", "content": text}], tokenizer)
+    return _spoken([{"role": "user", "content": text}], tokenizer)
 
 
 def _prose_prompt(number: int) -> str:
@@ -81,7 +83,7 @@ def _prose_prompt(number: int) -> str:
 
 
 def _group_prompt(group: str, tokenizer: Any, number: int) -> str:
-    return _in_chat(spec_groups.group_messages(group, number), tokenizer)
+    return _spoken(spec_groups.group_messages(group, number), tokenizer)
 
 
 def prompt_ids(name: str, count: int, tokenizer: Any, prompt_tokens: int = 0, first: int = 0) -> list[list[int]]:

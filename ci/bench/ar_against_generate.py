@@ -6,6 +6,7 @@ interval, tokens per second, the MBU of a decode step, and the share of a step t
 
 from __future__ import annotations
 
+import copy
 import itertools
 import sys
 import time
@@ -31,18 +32,21 @@ NEW_TOKENS, COUNT = 48, 8
 
 def library_model(subject: Subject) -> AutoModelForCausalLM:
     """The same weights behind transformers' default attention, without end-of-text so that lengths are equal."""
-    model = AutoModelForCausalLM.from_config(subject.model.config, attn_implementation="sdpa", dtype=subject.dtype)
+    # A copy: from_config would give the subject's own model another attention, and its text would be nonsense.
+    config = copy.deepcopy(subject.model.config)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=subject.dtype)
     model.load_state_dict(subject.model.state_dict())
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model.eval()
 
 
-def side(call: Callable[[int], object]):  # type: ignore[no-untyped-def]
-    """A side of the pair whose unit is a prompt."""
+def side(call: Callable[[int], object], before: Callable[[], None] = lambda: None):  # type: ignore[no-untyped-def]
+    """A side of the pair whose unit is a prompt; ``before`` is not timed."""
 
     @contextmanager
     def opened(unit: int) -> Iterator[Callable[[], object]]:
+        before()
         yield lambda: call(unit)
 
     return opened

@@ -5,8 +5,6 @@
 transformers drafts from the prompt (``prompt_lookup_num_tokens``) and with a model (``assistant_model``: the student of
 ``adaspec``, where ``zoo train adaspec`` has made it). Each of its settings is paired with our method on all prompts;
 its best setting is the one that stands against ours.
-
-Unverified: a first try gave ratios several times those of ``ar_against_generate.py``; find out why first.
 """
 
 from __future__ import annotations
@@ -14,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
+from ci.bench.ar_against_generate import library_model, side
 from harness.catalog.spec import MethodSpec
 from harness.kinds.artifacts import ArtifactStore
 from harness.kinds.stack import applied
@@ -37,26 +34,6 @@ from tasks.spec_groups import GROUPS
 WARM_UP = 4
 LOOKUP = [{"prompt_lookup_num_tokens": tokens, "max_matching_ngram_size": n} for tokens in (3, 10) for n in (2, 3)]
 ASSISTED = [{"num_assistant_tokens": tokens, "num_assistant_tokens_schedule": "constant"} for tokens in (2, 4)]
-
-
-def library_model(subject: Subject) -> Any:
-    """The same weights behind transformers' default attention, without end-of-text so that lengths are equal."""
-    model = AutoModelForCausalLM.from_config(subject.model.config, attn_implementation="sdpa", dtype=subject.dtype)
-    model.load_state_dict(subject.model.state_dict())
-    model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = 0
-    return model.eval()
-
-
-def side(call: Callable[[int], object], before: Callable[[], None] = lambda: None):  # type: ignore[no-untyped-def]
-    """A side of the pair whose unit is a prompt; ``before`` is not timed."""
-
-    @contextmanager
-    def opened(unit: int) -> Iterator[Callable[[], object]]:
-        before()
-        yield lambda: call(unit)
-
-    return opened
 
 
 def library_side(model: Any, prompts: list[list[int]], new_tokens: int, settings: dict[str, Any]):  # type: ignore[no-untyped-def]

@@ -36,6 +36,13 @@ class Tokenizer(Protocol):
         """The bytes one id stands for; None for a special id."""
 
 
+def in_chat(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str | None:
+    """Messages in the model's chat format, up to where its answer begins; None where it has none."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True))
+
+
 @lru_cache(maxsize=1)
 def printable_to_byte() -> dict[str, int]:
     """The GPT-2 table that writes each byte as a printable character, inverted."""

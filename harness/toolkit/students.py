@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from harness.errors import Refused
+from harness.subjects.load import wrap_model
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.runner import Runner
 from harness.subjects.subject import Subject
+from harness.subjects.tokenizer import in_chat
 
 # ruff: noqa: SIM905 - words in a row are easier to read and to check
 TOPICS = (
@@ -55,10 +57,8 @@ def requests(count: int, seed: int) -> list[str]:
 
 
 def _prompt_ids(subject: Subject, text: str) -> list[int]:
-    tokenizer: Any = subject.text_tokenizer()
-    if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
-    return tokenizer.encode(text)  # type: ignore[no-any-return]
+    tokenizer = subject.text_tokenizer()
+    return tokenizer.encode(in_chat(tokenizer, [{"role": "user", "content": text}]) or text)
 
 
 def teacher_texts(
@@ -126,6 +126,16 @@ def new_student(subject: Subject, config: dict[str, Any], seed: int) -> Any:
     with torch.no_grad():
         student.get_input_embeddings().weight.copy_(leading / leading.std() * table.std())
     return student
+
+
+def opened_student(target: Subject, artifact: Any) -> Subject:
+    """The student in an artifact (``config`` as a dictionary, and ``weights``) on the target's device, in its type."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**artifact["config"]))
+    model.load_state_dict(artifact["weights"])
+    return wrap_model(model.to(target.device, target.dtype), target.tokenizer, f"{target.name}-draft")
 
 
 def batches(texts: Sequence[TeacherText], tokens: int, steps: int, seed: int) -> Iterator[list[TeacherText]]:

@@ -31,7 +31,7 @@ class SlotDrafter(ModelDrafter):
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """A tree of at most ``most`` drafted tokens."""
         tree = GrowingTree(self.model, history, self.sampler, self.row)
-        depth = min(self.max_depth, max(room, 0), self.model.room(history))
+        depth = min(self.max_depth, self.model.reach(history, room))
         if depth > 0 and self.form == "heap":
             grow_by_heap(tree, self.most, depth)
         elif depth > 0:
@@ -77,11 +77,7 @@ class DySpec(DraftedMethod):
     max_depth: int = Field(6, ge=1, description="deepest tree")
 
     rule = staticmethod(recursive_rejection)
-
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a size that was asked for is held to."""
-        return self.num_nodes == 0
+    width_field = "num_nodes"
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model and its threshold."""

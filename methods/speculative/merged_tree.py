@@ -37,7 +37,7 @@ class MergedTree(Drafter):
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """Take the likeliest slot, then put its successors beside the others."""
-        self.source.index(history)
+        self.source.ngrams.index(history)
         reach = max(self.source.max_ngram, 2)
         tokens, parents, contexts, depths = [history[-1]], [-1], [tuple(history[-reach:])], [0]
         keys, values, heap = [(0, 0, 0)], [], []
@@ -106,10 +106,7 @@ class MergedTreeDecoding(SpeculativeMethod):
     num_nodes: int = Field(0, ge=0, description="drafted tokens a step; 0: as many as pay, none where none do")
     most: int = Field(32, ge=1, description="largest tree where the number is chosen")
 
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a number that was asked for is held to."""
-        return self.num_nodes == 0
+    width_field = "num_nodes"
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """Empty sources."""

@@ -97,12 +97,9 @@ class Ppd(SpeculativeMethod):
     texts: int = Field(512, ge=1, description="texts the embeddings are trained on")
     learning_rate: float = Field(1e-2, gt=0, description="of AdamW, falling to 0 as a cosine")
 
-    trains: ClassVar[bool] = True
+    width_field = "max_nodes"
 
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a size that was asked for is held to."""
-        return self.max_nodes == 0
+    trains: ClassVar[bool] = True
 
     def prepare(self, subject, ctx):  # type: ignore[no-untyped-def]
         """Train the embeddings and measure their guesses on held-out text; the size of trees does not matter."""

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from harness.catalog import method
 from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step, chain
+from harness.kinds.speculative.ngrams import TextNgrams
 from harness.kinds.speculative.pace import Acceptance
 from harness.kinds.speculative.widths import FLAT, WidthCosts, width_costs
 
@@ -25,21 +26,14 @@ class NgramIndex(Drafter):
 
     def start(self, prompt: Sequence[int], sampler: Any = None, row: int = 0) -> None:
         """Forget the last text."""
-        self.ends: dict[tuple[int, ...], int] = {}
-        self.indexed = 0
+        self.ngrams = TextNgrams(self.max_ngram)
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """The continuation of the longest earlier match, at most ``num_draft`` tokens; 0: as many as pay."""
         length = min(self.num_draft or self.acceptance.length(self.longest, self.costs), max(room, 0))
-        for end in range(self.indexed + 1, len(history)):
-            for n in range(1, min(self.max_ngram, end) + 1):
-                self.ends[tuple(history[end - n : end])] = end
-        self.indexed = max(self.indexed, len(history) - 1)
-        for n in range(min(self.max_ngram, len(history)), 0, -1):
-            end = self.ends.get(tuple(history[-n:]))
-            if end is not None:
-                return chain(history[-1], history[end : end + length])
-        return chain(history[-1], ())
+        self.ngrams.index(history)
+        match = self.ngrams.match(history)
+        return chain(history[-1], history[match[1] : match[1] + length] if match else ())
 
     def observe(self, step: Step) -> None:
         """Count what was accepted."""
@@ -82,10 +76,7 @@ class PromptLookup(SpeculativeMethod):
     num_draft: int = Field(0, ge=0, description="drafted tokens a step; 0: as many as pay, none where none do")
     longest: int = Field(15, ge=1, description="longest draft where the length is chosen")
 
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a length that was asked for is held to."""
-        return self.num_draft == 0
+    width_field = "num_draft"
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The index of the text so far."""

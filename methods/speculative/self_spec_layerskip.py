@@ -15,6 +15,7 @@ from harness.kinds.speculative.changed_drafts import kept_layers
 from harness.kinds.speculative.drafts import DraftModel
 from harness.kinds.speculative.verify import recursive_rejection
 from harness.kinds.speculative.widths import width_costs
+from harness.kinds.speculative.written import written_numbers
 
 
 @method(
@@ -55,20 +56,12 @@ class SelfSpecLayerSkip(SpeculativeMethod):
     min_confidence: float = Field(0.4, ge=0, le=1, description="a chain ends where the draft's best token has less")
 
     rule = staticmethod(recursive_rejection)
+    width_field = "num_draft"
 
     @field_validator("skip", mode="before")
     @classmethod
     def _numbers(cls, given: Any) -> str:
-        # On the command line 2,3 is read as a tuple and 3 as a number.
-        text = ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
-        if text and not all(part.isdigit() for part in text.split(",")):
-            raise ValueError(f"write layers as 10,12,14 (got {text!r})")
-        return text
-
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a length that was asked for is held to."""
-        return self.num_draft == 0
+        return written_numbers(given, "layers as 10,12,14")
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The shortened target, one chain ahead."""

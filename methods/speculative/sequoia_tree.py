@@ -6,6 +6,7 @@ drawn without replacement and verified by recursive rejection. Size and depth ar
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from harness.catalog import method
 from harness.kinds.speculative import DraftTree, Step
 from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, ModelDrafter
 from harness.kinds.speculative.growing import GrowingTree, draw_without_replacement
+from harness.kinds.speculative.pace import DecayedRates
 from harness.kinds.speculative.tree_program import Chances, Shape, plan
 from harness.kinds.speculative.verify import recursive_rejection
 from harness.kinds.speculative.widths import WidthCosts, width_costs
@@ -27,18 +29,17 @@ class ShapedDrafter(ModelDrafter):
     def __init__(self, model: DraftModel, costs: WidthCosts, sizes: Sequence[int], max_depth: int) -> None:
         super().__init__(model)
         self.costs, self.sizes, self.max_depth = costs, sizes, max_depth
-        self.right = [PRIOR_WEIGHT * chance for chance in PRIOR]
-        self.tried = [PRIOR_WEIGHT] * len(PRIOR)
+        self.rates = DecayedRates(PRIOR, PRIOR_WEIGHT, DECAY)
         self.steps, self.shape = 0, self._planned()
 
     def _planned(self) -> Shape:
         # Rounded, so that equal plans are found again instead of made.
-        chances = tuple(round(r / t, 2) for r, t in zip(self.right, self.tried, strict=True))
+        chances = tuple(round(share, 2) for share in self.rates.shares())
         return plan(chances, self.costs, self.model.token_price, self.sizes, self.max_depth)
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """One draft forward a level."""
-        deepest = min(max(room, 0), self.model.room(history))
+        deepest = self.model.reach(history, room)
         tree = GrowingTree(self.model, history, self.sampler, self.row)
         level = [(0, self.shape)] if deepest > 0 else []
         for depth in range(deepest):
@@ -58,20 +59,19 @@ class ShapedDrafter(ModelDrafter):
         accepted = set(step.path)
         for node in step.path:
             for rank, child in enumerate(step.tree.children[node]):
-                self.right[rank] = DECAY * self.right[rank] + (child in accepted)
-                self.tried[rank] = DECAY * self.tried[rank] + 1
+                self.rates.count(rank, child in accepted)
         self.steps += len(step.tree.tokens) > 1
         if self.steps == REPLAN:
             self.steps, self.shape = 0, self._planned()
 
-    def snapshot(self) -> tuple[list[float], list[float], int, Shape]:
+    def snapshot(self) -> tuple[Any, int, Shape]:
         """What was accepted of late, and the plan."""
-        return list(self.right), list(self.tried), self.steps, self.shape
+        return self.rates.snapshot(), self.steps, self.shape
 
-    def restore(self, state: tuple[list[float], list[float], int, Shape]) -> None:
+    def restore(self, state: tuple[Any, int, Shape]) -> None:
         """Go back to a snapshot."""
-        right, tried, self.steps, self.shape = state
-        self.right, self.tried = list(right), list(tried)
+        rates, self.steps, self.shape = state
+        self.rates.restore(rates)
 
 
 @method(
@@ -105,11 +105,7 @@ class SequoiaTree(DraftedMethod):
     max_depth: int = Field(6, ge=1, description="deepest tree")
 
     rule = staticmethod(recursive_rejection)
-
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a size that was asked for is held to."""
-        return self.num_nodes == 0
+    width_field = "num_nodes"
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model and the first plan."""

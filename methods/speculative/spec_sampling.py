@@ -49,11 +49,7 @@ class SpecSampling(DraftedMethod):
     longest: int = Field(8, ge=1, description="longest chain where the length is chosen")
 
     rule = staticmethod(recursive_rejection)
-
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a length that was asked for is held to."""
-        return self.num_draft == 0
+    width_field = "num_draft"
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model, one chain ahead."""

@@ -6,55 +6,41 @@ they were drawn. A greedy request has the k_d likeliest children.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from harness.catalog import method
-from harness.kinds.speculative import DraftTree, Step
-from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, ModelDrafter
+from harness.kinds.speculative import DraftTree
+from harness.kinds.speculative.drafts import DepthDrafter, DraftedMethod, DraftModel
 from harness.kinds.speculative.growing import GrowingTree
-from harness.kinds.speculative.pace import Acceptance
 from harness.kinds.speculative.verify import recursive_rejection
 from harness.kinds.speculative.widths import WidthCosts, width_costs
+from harness.kinds.speculative.written import written_numbers
 
 PUBLISHED = (1, 1, 3, 1, 1, 1, 1, 1)
 
 
-class ExpansionDrafter(ModelDrafter):
+class ExpansionDrafter(DepthDrafter):
     """Levels of the expansion vector; ``adaptive``: as many of them as pay."""
 
     def __init__(self, model: DraftModel, costs: WidthCosts, expansion: Sequence[int], adaptive: bool) -> None:
         super().__init__(model)
         self.costs, self.expansion, self.adaptive = costs, expansion, adaptive
-        self.acceptance = Acceptance()
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """One draft forward a level."""
-        sizes = []
-        for children in self.expansion:
-            sizes.append((sizes[-1] if sizes else 1) * children)
+        sizes = list(accumulate(self.expansion, mul))
         levels = self.acceptance.levels(sizes, self.costs, self.model.token_price) if self.adaptive else len(sizes)
         tree = GrowingTree(self.model, history, self.sampler, self.row)
         frontier = [0]
-        for level in range(min(levels, max(room, 0), self.model.room(history))):
+        for level in range(min(levels, self.model.reach(history, room))):
             if level:
                 tree.grow(frontier)
             frontier = [child for node in frontier for child in tree.drawn(node, self.expansion[level])]
         return tree.finished()
-
-    def observe(self, step: Step) -> None:
-        """Keep what was accepted, and count how deep it went."""
-        super().observe(step)
-        self.acceptance.observe(max(step.tree.depth), len(step.path) - 1)
-
-    def snapshot(self) -> Acceptance:
-        """What was accepted of late."""
-        return self.acceptance.snapshot()
-
-    def restore(self, state: Acceptance) -> None:
-        """Go back to a snapshot."""
-        self.acceptance.restore(state)
 
 
 @method(
@@ -86,20 +72,12 @@ class SpecInferTree(DraftedMethod):
     expansion: str = Field("", description="children by depth, as 2,2,1; empty: the paper's, as far as it pays")
 
     rule = staticmethod(recursive_rejection)
+    width_field = "expansion"
 
     @field_validator("expansion", mode="before")
     @classmethod
     def _numbers(cls, given: Any) -> str:
-        # On the command line 2,2,1 is read as a tuple and 3 as a number.
-        text = ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
-        if text and not all(part.isdigit() and int(part) for part in text.split(",")):
-            raise ValueError(f"write children by depth as 2,2,1 (got {text!r})")
-        return text
-
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a vector that was asked for is held to."""
-        return not self.expansion
+        return written_numbers(given, "children by depth as 2,2,1", least=1)
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model, one tree ahead."""

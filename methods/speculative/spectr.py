@@ -11,10 +11,9 @@ import torch
 from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.speculative import DraftTree, Step
-from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, ModelDrafter
+from harness.kinds.speculative import DraftTree
+from harness.kinds.speculative.drafts import DepthDrafter, DraftedMethod, DraftModel
 from harness.kinds.speculative.growing import GrowingTree
-from harness.kinds.speculative.pace import Acceptance
 from harness.kinds.speculative.widths import WidthCosts, width_costs
 
 HALVINGS = 40
@@ -51,19 +50,18 @@ def k_seq(law_V: torch.Tensor, tokens: Sequence[int], laws_KV: torch.Tensor) -> 
     return chances, (residual_V / total).to(law_V.dtype) if total > 0 else law_V
 
 
-class ParallelDrafter(ModelDrafter):
+class ParallelDrafter(DepthDrafter):
     """``k`` sequences of ``length`` tokens; where they agree they share their nodes."""
 
     def __init__(self, model: DraftModel, costs: WidthCosts, k: int, length: int, longest: int) -> None:
         super().__init__(model)
         self.costs, self.k, self.length, self.longest = costs, k, length, longest
-        self.acceptance = Acceptance()
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """All sequences a token further at once. Greedy drafts are all alike: one chain."""
         k = 1 if self.sampler.greedy else self.k
         length = self.length or self.acceptance.levels([k] * self.longest, self.costs, self.model.token_price)
-        length = min(length, max(room, 0), self.model.room(history))
+        length = min(length, self.model.reach(history, room))
         tree = GrowingTree(self.model, history, self.sampler, self.row)
         ends = [0] * k
         for level in range(length):
@@ -75,19 +73,6 @@ class ParallelDrafter(ModelDrafter):
     @staticmethod
     def _next(tree: GrowingTree, end: int) -> list[int]:
         return tree.best(end, 1) if tree.sampler.greedy else [tree.draw(end, tree.law(end))]
-
-    def observe(self, step: Step) -> None:
-        """Keep what was accepted, and count how deep it went."""
-        super().observe(step)
-        self.acceptance.observe(max(step.tree.depth), len(step.path) - 1)
-
-    def snapshot(self) -> Acceptance:
-        """What was accepted of late."""
-        return self.acceptance.snapshot()
-
-    def restore(self, state: Acceptance) -> None:
-        """Go back to a snapshot."""
-        self.acceptance.restore(state)
 
 
 @method(
@@ -121,11 +106,7 @@ class SpecTr(DraftedMethod):
     longest: int = Field(6, ge=1, description="longest sequences where the length is chosen")
 
     rule = staticmethod(k_seq)
-
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a length that was asked for is held to."""
-        return self.length == 0
+    width_field = "length"
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model, ``k`` sequences ahead."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from harness.catalog import method
 from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step
-from harness.kinds.speculative.pace import DECAY
+from harness.kinds.speculative.pace import DecayedRates
 from harness.kinds.speculative.widths import FLAT, WidthCosts, best_width, width_costs
 
 Path = tuple[int, ...]
@@ -52,8 +52,7 @@ class SuccessorMatrix(Drafter):
         self.k, self.paths, self.per_request, self.adaptive, self.costs = k, paths, per_request, adaptive, costs
         self.rows: dict[int, list[int]] = {}
         # Before anything is seen, a path is taken to be right as often as halving at every rank gives.
-        self.right = [0.5 ** sum(r + 1 for r in path) for path in paths]
-        self.tried = [1.0] * len(paths)
+        self.rates = DecayedRates([0.5 ** sum(r + 1 for r in path) for path in paths])
         self.drafted: dict[Path, int] = {}
 
     def start(self, prompt: Sequence[int], sampler: Any = None, row: int = 0) -> None:
@@ -65,7 +64,7 @@ class SuccessorMatrix(Drafter):
         """Unroll the template from the last token; nodes under an unwritten row are left out."""
         count = len(self.paths)
         if self.adaptive:
-            count = best_width([r / t for r, t in zip(self.right, self.tried, strict=True)], self.costs)
+            count = best_width(self.rates.shares(), self.costs)
         tokens, parents, placed = [history[-1]], [-1], {(): 0}
         for path in self.paths[:count]:
             parent = placed.get(path[:-1])
@@ -85,18 +84,18 @@ class SuccessorMatrix(Drafter):
         for place, path in enumerate(self.paths):
             node = self.drafted.get(path)
             if node is not None:
-                self.right[place] = DECAY * self.right[place] + (node in step.path)
-                self.tried[place] = DECAY * self.tried[place] + 1
+                self.rates.count(place, node in step.path)
         self.drafted = {}
 
-    def snapshot(self) -> tuple[dict[int, list[int]], list[float], list[float]]:
+    def snapshot(self) -> tuple[dict[int, list[int]], Any]:
         """The rows written so far and what was accepted of late; rows are replaced, never changed."""
-        return dict(self.rows), list(self.right), list(self.tried)
+        return dict(self.rows), self.rates.snapshot()
 
-    def restore(self, state: tuple[dict[int, list[int]], list[float], list[float]]) -> None:
+    def restore(self, state: tuple[dict[int, list[int]], Any]) -> None:
         """Go back to a snapshot."""
-        rows, right, tried = state
-        self.rows, self.right, self.tried = dict(rows), list(right), list(tried)
+        rows, rates = state
+        self.rows = dict(rows)
+        self.rates.restore(rates)
 
 
 @method(
@@ -136,10 +135,7 @@ class TokenRecycling(SpeculativeMethod):
     num_nodes: int = Field(0, ge=0, le=80, description="drafted tokens a step; 0: as many as pay, none where none do")
     reset: Literal["never", "request"] = Field("never", description="when the matrix is emptied")
 
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a size that was asked for is held to."""
-        return self.num_nodes == 0
+    width_field = "num_nodes"
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """An empty matrix."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from harness.catalog import method
 from harness.kinds.speculative.chains import ChainDrafter
 from harness.kinds.speculative.changed_drafts import trimmed
-from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, made_by, open_draft
+from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, is_made, open_draft
 from harness.kinds.speculative.verify import recursive_rejection
 from harness.kinds.speculative.widths import width_costs
 from harness.toolkit.students import teacher_texts
@@ -71,23 +71,19 @@ class VocabTrim(DraftedMethod):
     longest: int = Field(8, ge=1, description="longest chain where the length is chosen")
 
     rule = staticmethod(recursive_rejection)
+    width_field = "num_draft"
 
     @property
     def trains(self):  # type: ignore[no-untyped-def,override]
         """The counts are made first, whatever the draft."""
         return True
 
-    @property
-    def adaptive(self):  # type: ignore[no-untyped-def]
-        """Only a length that was asked for is held to."""
-        return self.num_draft == 0
-
     def prepare(self, subject, ctx):  # type: ignore[no-untyped-def]
         """How often the target writes each token, and the draft."""
         size = int(subject.model.config.get_text_config().vocab_size)
         texts = teacher_texts(subject, TEXTS, NEW_TOKENS, ctx.seed)
         written = torch.tensor([token for text in texts for token in text.continuation])
-        draft = ctx.artifact_of(self.draft) if made_by(self.draft) else None
+        draft = ctx.artifact_of(self.draft) if is_made(self.draft) else None
         return {"counts": torch.bincount(written, minlength=size), "draft": draft}
 
     def subset(self, draft, counts_V):  # type: ignore[no-untyped-def]

@@ -17,9 +17,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext
-from harness.subjects.load import wrap_model
 from harness.subjects.subject import GENERATE, Subject
-from harness.toolkit.students import TeacherText, batches, new_student, student_config, teacher_texts
+from harness.toolkit.students import TeacherText, batches, new_student, opened_student, student_config, teacher_texts
 from harness.toolkit.trainer import adamw, optimizer_step
 
 HELD_OUT = 16
@@ -31,6 +30,11 @@ def forward_kl(target_logits_NV: Tensor, student_logits_NV: Tensor) -> Tensor:
     target = target_logits_NV.float().log_softmax(-1)
     student = student_logits_NV.float().log_softmax(-1)
     return (target.exp() * (target - student)).sum(-1)
+
+
+def even_weights(loss_N: Tensor) -> Tensor:
+    """``[N]``, the weights of a mean over all tokens."""
+    return torch.full_like(loss_N, 1 / len(loss_N))
 
 
 def student_logits(student: Any, texts: Sequence[TeacherText]) -> Tensor:
@@ -70,7 +74,7 @@ class DistillationMethod(Method):
 
     def token_weights(self, loss_N: Tensor, reference_N: Tensor | None, step: int) -> Tensor:
         """Weight of each token's loss, ``[N]``, without gradient; the loss is their weighted sum."""
-        return torch.full_like(loss_N, 1 / len(loss_N))
+        return even_weights(loss_N)
 
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Let the target write, train, and measure on texts that were held out."""
@@ -108,13 +112,10 @@ class DistillationMethod(Method):
                 logits_NV = student_logits(student, batch)
             loss_N = forward_kl(target_NV, logits_NV)
             plain = self.needs_reference and reference is None
-            weights_N = (
-                torch.full_like(loss_N, 1 / len(loss_N))
-                if plain
-                else self.token_weights(loss_N.detach(), of_reference, step)
-            )
+            seen_N = loss_N.detach()
+            weights_N = even_weights(seen_N) if plain else self.token_weights(seen_N, of_reference, step)
             optimizer_step(optimizer, (weights_N * loss_N).sum())
-            losses.append(float(loss_N.detach().mean()))
+            losses.append(float(seen_N.mean()))
         student.eval()
         return losses
 
@@ -141,16 +142,6 @@ class DistillationMethod(Method):
         from harness.kinds.objective.distil_checks import distillation_checks
 
         return distillation_checks(self, subject)
-
-
-def opened_student(subject: Subject, artifact: Artifact) -> Subject:
-    """The student of an artifact on the target's device, in its type."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**artifact["config"]))
-    model.load_state_dict(artifact["weights"])
-    return wrap_model(model.to(subject.device, subject.dtype), subject.tokenizer, f"{subject.name}-draft")
 
 
 def agreement(subject: Subject, student: Any, texts: Sequence[TeacherText]) -> dict[str, float]:

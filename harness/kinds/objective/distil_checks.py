@@ -13,9 +13,10 @@ import torch
 
 from harness.kinds.invariants import fingerprint, float32_twin
 from harness.kinds.method import Check, PrepareContext
-from harness.kinds.objective.distil import DistillationMethod, forward_kl, opened_student, student_logits
+from harness.kinds.objective.distil import DistillationMethod, forward_kl, student_logits
+from harness.subjects.requests import GenerateRequest
 from harness.subjects.subject import Subject
-from harness.toolkit.students import TeacherText
+from harness.toolkit.students import TeacherText, opened_student
 
 SMALL: dict[str, Any] = {"hidden": 16, "layers": 1, "texts": 20, "new_tokens": 6, "steps": 3, "tokens_per_step": 24}
 
@@ -75,8 +76,6 @@ class _Checks:
         with self.method.apply(self.subject, self.made()) as student:
             if student.model is self.subject.model:
                 raise AssertionError("the student is the target itself")
-            from harness.subjects.requests import GenerateRequest
-
             row = student.generate(GenerateRequest(prompts=[[1, 2, 3]], max_new_tokens=4, ignore_eos=True))[0]
         if len(row.tokens) != 4:
             raise AssertionError(f"{len(row.tokens)} tokens generated; 4 asked")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +70,13 @@ def ancestors(parents: Sequence[int], device: torch.device) -> Tensor:
     return seen
 
 
+@lru_cache(maxsize=256)
+def tree_shape(parents: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mask ``[N, N]`` and depth ``[N]`` of a tree's shape; methods use few shapes, so they are made once."""
+    depth = DraftTree((0,) * len(parents), parents).depth
+    return ancestors(parents, device), torch.tensor(depth, device=device)
+
+
 def chain(root: int, drafted: Sequence[int]) -> DraftTree:
     """A tree that is one line of tokens after the root."""
     return DraftTree((root, *drafted), tuple(range(-1, len(drafted))))
@@ -126,11 +133,15 @@ class SpeculativeMethod(Method):
     changes: ClassVar[frozenset[str]] = frozenset({"generate"})
     replaces: ClassVar[frozenset[str]] = frozenset({"decoder"})
     rule: ClassVar[Rule | None] = None
+    width_field: ClassVar[str] = ""
 
     @property
     def adaptive(self) -> bool:
-        """Whether the width follows this machine, and plain decoding takes over where drafting does not pay."""
-        return False
+        """Whether the width follows this machine, and plain decoding takes over where drafting does not pay.
+
+        It does where the field named by ``width_field`` was left empty: only a width that was asked for is held to.
+        """
+        return bool(self.width_field) and not getattr(self, self.width_field)
 
     def check_twin(self) -> SpeculativeMethod:
         """The method as it is checked: without an artifact, which no invariant may depend on."""

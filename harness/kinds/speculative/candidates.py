@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from harness.kinds.speculative.ngrams import TextNgrams
+
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.55, 0.75, 0.9, 0.97)
 """Borders of the classes of a candidate's share among the k best."""
 HORIZON = 200.0
@@ -35,15 +37,7 @@ class Candidates:
 
     def begin(self) -> None:
         """Forget the last text; rows and outcomes stay."""
-        self.ends: dict[tuple[int, ...], int] = {}
-        self.indexed = 0
-
-    def index(self, history: Sequence[int]) -> None:
-        """Note where the n-grams of the text end; the last token has no successor yet."""
-        for end in range(self.indexed + 1, len(history)):
-            for n in range(1, min(self.max_ngram, end) + 1):
-                self.ends[tuple(history[end - n : end])] = end
-        self.indexed = max(self.indexed, len(history) - 1)
+        self.ngrams = TextNgrams(self.max_ngram)
 
     def after(self, context: tuple[int, ...], history: Sequence[int]) -> dict[int, tuple[float, Key]]:
         """Tokens that may follow ``context``: the chance of each and its class."""
@@ -52,12 +46,10 @@ class Candidates:
         if row is None:
             wide, row = 1, self.rows.get(context[-1:], ((), ()))
         keys = {token: (0, wide, level) for token, level in zip(*row, strict=True)}
-        for n in range(min(self.max_ngram, len(context)), 0, -1):
-            end = self.ends.get(context[-n:])
-            if end is not None:
-                token = history[end]
-                keys[token] = (n, *keys.get(token, (0, 0, 0))[1:])
-                break
+        match = self.ngrams.match(context)
+        if match is not None:
+            length, end = match
+            keys[history[end]] = (length, *keys.get(history[end], (0, 0, 0))[1:])
         return {token: (self.chance(key), key) for token, key in keys.items()}
 
     def chance(self, key: Key) -> float:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from harness.kinds.speculative.base import DraftTree, Step
-from harness.kinds.speculative.drafts import DraftModel, ModelDrafter
-from harness.kinds.speculative.pace import Acceptance
+from harness.kinds.speculative.base import DraftTree
+from harness.kinds.speculative.drafts import DepthDrafter, DraftModel
 from harness.kinds.speculative.widths import WidthCosts
 
 
-class ChainDrafter(ModelDrafter):
+class ChainDrafter(DepthDrafter):
     """Draws a chain of ``num_draft`` tokens; 0: as many as pay by what was accepted of late, up to ``longest``.
 
     No token is drawn after one whose place gave the draft's likeliest token less than ``min_confidence``; this is
@@ -24,12 +23,11 @@ class ChainDrafter(ModelDrafter):
     ) -> None:
         super().__init__(model)
         self.costs, self.num_draft, self.longest, self.min_confidence = costs, num_draft, longest, min_confidence
-        self.acceptance = Acceptance()
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """Tokens one after the other, each from the draft's law after those before it."""
         length = self.num_draft or self.acceptance.length(self.longest, self.costs, self.model.token_price)
-        length = min(length, max(room, 0), self.model.room(history))
+        length = min(length, self.model.reach(history, room))
         tokens, laws, grown = [history[-1]], [], list(history)
         logits_V = self.model.root(history) if length > 0 else None
         for place in range(length):
@@ -45,16 +43,3 @@ class ChainDrafter(ModelDrafter):
                 logits_V = self.model.grow([token], [place])[0]
         laws_NV = None if self.sampler.greedy or not laws else torch.stack([laws[0], *laws])
         return DraftTree(tuple(tokens), tuple(range(-1, len(tokens) - 1)), laws_NV)
-
-    def observe(self, step: Step) -> None:
-        """Keep what was accepted, and count it."""
-        super().observe(step)
-        self.acceptance.observe(len(step.tree.tokens) - 1, len(step.path) - 1)
-
-    def snapshot(self) -> Acceptance:
-        """What was accepted of late."""
-        return self.acceptance.snapshot()
-
-    def restore(self, state: Acceptance) -> None:
-        """Go back to a snapshot."""
-        self.acceptance.restore(state)

@@ -19,18 +19,20 @@ from torch import Tensor
 from harness.catalog.registry import catalog
 from harness.errors import Refused, UsageError
 from harness.kinds.method import Artifact, PrepareContext
-from harness.kinds.speculative.base import Drafter, SpeculativeMethod, Step, ancestors
+from harness.kinds.speculative.base import Drafter, SpeculativeMethod, Step, tree_shape
 from harness.kinds.speculative.changed_drafts import kept_layers
+from harness.kinds.speculative.pace import Acceptance
 from harness.kinds.speculative.widths import width_costs
-from harness.subjects.load import load_subject, wrap_model
+from harness.subjects.load import load_subject
 from harness.subjects.runner import Runner
 from harness.subjects.sampling import Sampler
 from harness.subjects.subject import Subject
+from harness.toolkit.students import opened_student
 
 
-def made_by(draft: str) -> str | None:
-    """The method whose artifact the draft is; None where it is none."""
-    return draft if draft.partition("@")[0] in catalog() else None
+def is_made(draft: str) -> bool:
+    """Whether the draft is the artifact of a method."""
+    return draft.partition("@")[0] in catalog()
 
 
 _opened: dict[tuple[str, int, int], tuple[Any, Any, Subject]] = {}
@@ -56,7 +58,7 @@ def _open(draft: str, target: Subject, artifact: Artifact) -> Subject:
         return first_layers(target, int(value))
     if kind == "noised":
         return noised(target, _number(draft, value))
-    opened = _built(target, artifact) if made_by(draft) else _loaded(draft, target)
+    opened = opened_student(target, artifact) if is_made(draft) else _loaded(draft, target)
     sizes = [int(s.model.config.get_text_config().vocab_size) for s in (opened, target)]
     if sizes[0] != sizes[1]:
         raise Refused(f"draft {draft!r} has {sizes[0]} tokens and {target.name} has {sizes[1]}; they must be the same")
@@ -72,17 +74,6 @@ def _number(draft: str, value: str) -> float:
 
 def _loaded(draft: str, target: Subject) -> Subject:
     return load_subject(draft, str(target.device), str(target.dtype).removeprefix("torch."))
-
-
-def _built(target: Subject, artifact: Artifact) -> Subject:
-    """The draft in an artifact: ``config`` (a model's config as a dictionary) and ``weights``."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model(**artifact["config"])
-    with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(config)
-    model.load_state_dict(artifact["weights"])
-    return wrap_model(model.to(target.device, target.dtype), target.tokenizer, f"{target.name}-draft")
 
 
 def first_layers(target: Subject, count: int) -> Subject:
@@ -138,9 +129,9 @@ class DraftModel:
         """Cost of drafting one token of a chain, in plain steps of the target."""
         return self.costs.seconds_of(1) / self.unit_s
 
-    def room(self, history: Sequence[int]) -> int:
-        """How many tokens after the text still fit into the draft's context."""
-        return self.draft.max_length - len(history)
+    def reach(self, history: Sequence[int], room: int) -> int:
+        """How many tokens may be drafted after the text: within ``room`` and the draft's context."""
+        return min(max(room, 0), self.draft.max_length - len(history))
 
     def root(self, history: Sequence[int]) -> Tensor:
         """Logits ``[V]`` after the text, of which what the cache lacks is forwarded first."""
@@ -167,17 +158,14 @@ class DraftModel:
         first = len(self.parents)
         self.place |= {node: first + i for i, node in enumerate(nodes or range(first, first + len(tokens)))}
         self.parents += [self.place[parent] for parent in parents]
-        device = self.runner.device
-        # The root is committed already: masks and depths count from its children on.
-        line = all(parent == node - 1 for node, parent in enumerate(self.parents))
-        seen = None if line else ancestors(self.parents, device)[first:, 1:]
-        depth = [0] * len(self.parents)
-        for node in range(1, len(depth)):
-            depth[node] = depth[self.parents[node]] + 1
+        device, parents_so_far = self.runner.device, tuple(self.parents)
+        seen, depth = tree_shape(parents_so_far, device)
+        line = parents_so_far == tuple(range(-1, len(parents_so_far) - 1))
         logits = self.runner.forward(
             torch.tensor([list(tokens)], device=device),
-            block_TM=seen,
-            depth_M=torch.tensor(depth[1:], device=device) - 1,
+            # The root is committed already: masks and depths count from its children on.
+            block_TM=None if line else seen[first:, 1:],
+            depth_M=depth[1:] - 1,
         )
         self.spent_s += self.costs.seconds_of(len(tokens))
         return logits[0]
@@ -218,6 +206,27 @@ class ModelDrafter(Drafter):
         self.model.keep(step)
 
 
+class DepthDrafter(ModelDrafter):
+    """A drafter whose depth follows how deep drafts were accepted of late."""
+
+    def __init__(self, model: DraftModel) -> None:
+        super().__init__(model)
+        self.acceptance = Acceptance()
+
+    def observe(self, step: Step) -> None:
+        """Keep what was accepted, and count how deep it went."""
+        super().observe(step)
+        self.acceptance.observe(max(step.tree.depth), len(step.path) - 1)
+
+    def snapshot(self) -> Acceptance:
+        """What was accepted of late."""
+        return self.acceptance.snapshot()
+
+    def restore(self, state: Acceptance) -> None:
+        """Go back to a snapshot."""
+        self.acceptance.restore(state)
+
+
 class DraftedMethod(SpeculativeMethod):
     """A method with a field ``draft``. A subclass overrides :meth:`drafter` and may call :meth:`draft_model`."""
 
@@ -226,7 +235,7 @@ class DraftedMethod(SpeculativeMethod):
     @property
     def trains(self) -> bool:  # type: ignore[override]
         """Whether the draft must be made first."""
-        return made_by(self.draft) is not None
+        return is_made(self.draft)
 
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """The artifact of the method that makes the draft."""

@@ -93,10 +93,16 @@ class GrowingTree:
         return DraftTree(tokens, parents, laws_NV, tuple(map(tuple, self.draws)))
 
 
-def without(law_V: Tensor, token: int) -> Tensor | None:
-    """The law once a token is taken out; None where nothing is left."""
+def taken_out(law_V: Tensor, token: int) -> Tensor:
+    """The law's probabilities but for one token's, not normalised."""
     rest_V = law_V.clone()
     rest_V[token] = 0
+    return rest_V
+
+
+def without(law_V: Tensor, token: int) -> Tensor | None:
+    """The law once a token is taken out; None where nothing is left."""
+    rest_V = taken_out(law_V, token)
     total = rest_V.sum()
     return rest_V / total if total > 0 else None
 

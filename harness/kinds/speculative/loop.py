@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.kinds.speculative.base import Drafter, DraftTree, Rule, Step, ancestors, chain
+from harness.kinds.speculative.base import Drafter, DraftTree, Rule, Step, chain, tree_shape
 from harness.kinds.speculative.pace import Pace
 from harness.kinds.speculative.verify import verify
 from harness.kinds.speculative.widths import FLAT, WidthCosts
@@ -20,13 +19,6 @@ from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.runner import Runner
 from harness.subjects.sampling import Sampler
 from harness.subjects.subject import Subject
-
-
-@lru_cache(maxsize=256)
-def _shape(parents: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mask and depth of a tree's shape; methods use few shapes, so they are made once."""
-    depth = DraftTree((0,) * len(parents), parents).depth
-    return ancestors(parents, device), torch.tensor(depth, device=device)
 
 
 def input_embeddings(tree: DraftTree, ids_BN: Tensor, model: Any) -> Tensor | None:
@@ -129,7 +121,7 @@ class _Row:
         """One forward of the tree; returns the tokens it emits and what the drafter may learn from."""
         runner = self.runner
         ids = torch.tensor([tree.tokens], device=runner.device)
-        block, depth = (None, None) if tree.is_chain else _shape(tree.parents, runner.device)
+        block, depth = (None, None) if tree.is_chain else tree_shape(tree.parents, runner.device)
         embeds = input_embeddings(tree, ids, runner.model)
         logits_NV = runner.forward(ids, block_TM=block, depth_M=depth, embeds_BTD=embeds)[0]
         path, token = verify(tree, logits_NV, self.sampler, self.history, self.index, self.decoder.rule)

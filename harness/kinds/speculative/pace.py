@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from operator import mul
 
-from harness.kinds.speculative.widths import WidthCosts
+from harness.kinds.speculative.widths import WidthCosts, best_width
 
 DECAY = 0.9
 """Weight of a step's outcome after each later one: the last ten steps or so decide."""
@@ -91,14 +93,8 @@ class Acceptance:
 
     def levels(self, sizes: Sequence[int], costs: WidthCosts, price: float = 0.0) -> int:
         """How many levels of a tree pay, ``sizes`` being their nodes; ``price`` is that of drafting one level."""
-        best, chosen, value, expected, width = 0.0, 0, 1.0, 1.0, 1
-        for place, size in enumerate(sizes):
-            value *= self.chance(place)
-            expected, width = expected + value, width + size
-            gain = expected / (costs(width) + price * (place + 1))
-            if gain > best:
-                best, chosen = gain, place + 1
-        return chosen
+        values = list(accumulate(map(self.chance, range(len(sizes))), mul))
+        return best_width(values, costs, price, sizes)
 
     def snapshot(self) -> Acceptance:
         """The state as it is."""
@@ -107,3 +103,29 @@ class Acceptance:
     def restore(self, state: Acceptance) -> None:
         """Go back to a snapshot."""
         self.right, self.tried = list(state.right), list(state.tried)
+
+
+class DecayedRates:
+    """Shares of successes of late, one for each place, starting from priors that weigh like ``weight`` outcomes."""
+
+    def __init__(self, priors: Sequence[float], weight: float = 1.0, decay: float = DECAY) -> None:
+        self.decay = decay
+        self.right = [weight * prior for prior in priors]
+        self.tried = [weight] * len(self.right)
+
+    def count(self, place: int, right: bool) -> None:
+        """Count one outcome."""
+        self.right[place] = self.decay * self.right[place] + right
+        self.tried[place] = self.decay * self.tried[place] + 1
+
+    def shares(self) -> list[float]:
+        """The share of each place."""
+        return [right / tried for right, tried in zip(self.right, self.tried, strict=True)]
+
+    def snapshot(self) -> tuple[list[float], list[float]]:
+        """The state as it is."""
+        return list(self.right), list(self.tried)
+
+    def restore(self, state: tuple[list[float], list[float]]) -> None:
+        """Go back to a snapshot."""
+        self.right, self.tried = map(list, state)

@@ -22,6 +22,7 @@ from harness.subjects.cache import KVCache
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.runner import Runner, pad_left
 from harness.subjects.subject import Subject
+from harness.subjects.tokenizer import in_chat
 from harness.toolkit.corpora import documents
 from harness.toolkit.trainer import optimizer_step
 
@@ -66,15 +67,12 @@ def text_prompts(subject: Subject, split: str, count: int, seed: int) -> list[li
     """Beginnings of documents, every second one inside a short request where the model has a chat format."""
     tokenizer, rng = subject.text_tokenizer(), random.Random(f"prompts:{seed}:{split}")
     found = documents("python_docs", split, seed=seed)
-    chat = getattr(tokenizer, "chat_template", None)
     prompts = []
     for index in range(count):
         start = tokenizer.encode(found[index % len(found)])[: rng.randint(SHORTEST, LONGEST)]
-        if chat and index % 2:
+        if index % 2 and getattr(tokenizer, "chat_template", None):
             asked = rng.choice(OPENINGS) + tokenizer.decode(start)
-            template: Any = tokenizer
-            message = [{"role": "user", "content": asked}]
-            start = tokenizer.encode(template.apply_chat_template(message, add_generation_prompt=True))
+            start = tokenizer.encode(in_chat(tokenizer, [{"role": "user", "content": asked}]) or asked)
         prompts.append(start)
     return prompts
 

@@ -10,7 +10,7 @@ import heapq
 
 import torch
 
-from harness.kinds.speculative.growing import GrowingTree, without
+from harness.kinds.speculative.growing import GrowingTree, taken_out, without
 
 
 def draw_slot(tree: GrowingTree, node: int, law_V: torch.Tensor, value: float) -> tuple[int, float, float]:
@@ -32,8 +32,7 @@ def left_over(tree: GrowingTree, law_V: torch.Tensor, child: int) -> torch.Tenso
     """What is left of a slot's law for the next sibling."""
     if not tree.sampler.greedy:
         return without(law_V, tree.tokens[child])
-    rest_V = law_V.clone()
-    rest_V[tree.tokens[child]] = 0
+    rest_V = taken_out(law_V, tree.tokens[child])
     return rest_V if rest_V.sum() > 0 else None
 
 

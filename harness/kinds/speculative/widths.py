@@ -48,18 +48,21 @@ FLAT = WidthCosts((1,), (1.0,))
 """The curve of a device that is bound by reading weights: every width costs the same."""
 
 
-def best_width(values: Sequence[float], costs: WidthCosts, price: float = 0.0) -> int:
-    """How many drafted tokens to verify: the number ``n >= 1`` with most expected tokens for its cost.
+def best_width(
+    values: Sequence[float], costs: WidthCosts, price: float = 0.0, sizes: Sequence[int] | None = None
+) -> int:
+    """How many parts of a draft to verify: the number ``n >= 1`` with most expected tokens for its cost.
 
-    ``values`` holds the chance of each drafted token to be accepted, in the order in which they would be added;
-    ``price`` is what drafting one more token costs, in plain steps. 0 where there is nothing to draft.
+    ``values`` holds what each part adds to the expected tokens, in the order in which parts would be added; a part is
+    a token, whose value is its chance to be accepted, or a level of ``sizes`` tokens. ``price`` is what drafting one
+    more part costs, in plain steps. 0 where there is nothing to draft.
     """
-    best, expected, chosen = 0.0, 1.0, 0
-    for width, value in enumerate(values, 1):
-        expected += value
-        gain = expected / (costs(width + 1) + price * width)
+    best, expected, width, chosen = 0.0, 1.0, 1, 0
+    for count, (value, size) in enumerate(zip(values, sizes or [1] * len(values), strict=True), 1):
+        expected, width = expected + value, width + size
+        gain = expected / (costs(width) + price * count)
         if gain > best:
-            best, chosen = gain, width
+            best, chosen = gain, count
     return chosen
 
 

@@ -13,7 +13,7 @@ def seen(text, k=2):
     """A source that has read a text."""
     source = Candidates(k, 3)
     source.begin()
-    source.index(text)
+    source.ngrams.index(text)
     return source
 
 
