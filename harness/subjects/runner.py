@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.subjects.attention import ForwardStep
+from harness.errors import Refused
+from harness.subjects.attention import NAME, ForwardStep
 from harness.subjects.cache import KVCache
 from harness.subjects.few_rows import row_kernels
 
@@ -47,6 +48,10 @@ class Runner:
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
+        attention = self.model.config.get_text_config()._attn_implementation
+        if attention != NAME:
+            # Other attention would ignore the cache's masks and answer nonsense without a word.
+            raise Refused(f"the model's attention was changed to {attention!r} after it was loaded; load it again")
         self.cache = self.new_cache()
         self.device = self.model.device
         self._dummy_mask = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=self.device)

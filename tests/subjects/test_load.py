@@ -157,3 +157,13 @@ def test_a_subject_without_a_tokenizer_refuses_text(tiny):
 
     with pytest.raises(Refused, match="has no tokenizer"):
         replace(tiny, tokenizer=None).text_tokenizer()
+
+
+def test_a_model_whose_attention_was_changed_answers_nothing():
+    """A library that builds another model from its config may exchange it; masks would be lost silently."""
+    subject = load_subject("tiny-random", device="cpu")
+    request = GenerateRequest(prompts=[[1, 2, 3]], max_new_tokens=2)
+    subject.generate(request)
+    subject.model.config._attn_implementation = "sdpa"
+    with pytest.raises(Refused, match="changed to 'sdpa'"):
+        subject.generate(request)

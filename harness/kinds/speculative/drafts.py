@@ -171,7 +171,8 @@ class DraftModel:
         return logits[0]
 
     def keep(self, step: Step) -> None:
-        """Keep the accepted nodes that were forwarded, and drop the others."""
+        """Keep the accepted nodes that were forwarded, and drop the others. What was spent is settled by then."""
+        self.spent_s = 0.0
         if len(self.parents) == 1 or self.runner is None:
             return
         kept = [self.place[node] - 1 for node in step.path[1:] if node in self.place]

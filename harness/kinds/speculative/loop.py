@@ -100,20 +100,21 @@ class _Row:
         plain = pace is not None and pace.rests()
         room = self.stop.limit - len(self.row.tokens) - 1
         tree = chain(self.history[-1], ()) if plain else decoder.drafter.propose(self.history, room)
+        price = 0.0 if plain else decoder.drafter.price
         drafted = time.perf_counter()
         emitted, step = self._verify(tree)
         verified = time.perf_counter()
         done = self._emit(emitted)
         if pace is not None and len(tree.tokens) > 1:
-            pace.record(len(emitted), len(tree.tokens), decoder.drafter.price)
+            pace.record(len(emitted), len(tree.tokens), price)
         decoder.drafter.observe(step)
+        self.cost += decoder.costs(len(tree.tokens)) + price
         self._count(tree, plain, (began, drafted, verified, time.perf_counter()))
         return done
 
     def _count(self, tree: DraftTree, plain: bool, stamps: tuple[float, ...]) -> None:
         self.drafted += sum(token >= 0 for token in tree.tokens) - 1
         self.plain_steps += plain
-        self.cost += self.decoder.costs(len(tree.tokens)) + (0.0 if plain else self.decoder.drafter.price)
         for name, before, after in zip(("draft", "verify", "observe"), stamps, stamps[1:], strict=False):
             self.row.seconds[name] += after - before
 

@@ -76,3 +76,12 @@ def test_a_wrong_name_is_refused_in_one_line(tiny, name):
     with pytest.raises(ZooError) as error:
         open_draft(name, tiny)
     assert isinstance(error.value, UsageError) and "\n" not in str(error.value)
+
+
+def test_a_proposal_that_forwards_nothing_costs_nothing(tiny):
+    model = DraftModel(tiny, tiny)
+    grown(model)
+    assert model.price > 0
+    with torch.inference_mode():
+        model.keep(Step(TREE, torch.empty(0), (0,)))
+    assert model.price == 0
