@@ -1,13 +1,9 @@
 """Sequoia: the drafted tree has the planned shape, plans follow what was accepted, and its checks."""
 
 import pytest
-import torch
 
-from harness.kinds.speculative import DraftTree, Step, widths
 from harness.kinds.speculative.checks import _Checks
 from harness.kinds.speculative.drafts import DraftModel
-from harness.kinds.speculative.widths import FLAT
-from methods.speculative import sequoia_tree
 from methods.speculative.sequoia_tree import SequoiaTree
 
 
@@ -20,30 +16,19 @@ def opened_steps(method, subject, tokens=60):
 
 
 @pytest.fixture
-def free(monkeypatch):
-    """Drafts and widths that cost nothing: what this machine measures must not decide what a test sees."""
-    monkeypatch.setattr(DraftModel, "token_price", 0.0)
-    monkeypatch.setattr(DraftModel, "price", 0.0)
-    monkeypatch.setattr(sequoia_tree, "width_costs", lambda subject: FLAT)
-    monkeypatch.setattr(widths, "width_costs", lambda subject: FLAT)
+def stated_price(monkeypatch):
+    """Drafting a token costs a quarter of a plain step: what this machine measures must not decide what a test sees."""
+    monkeypatch.setattr(DraftModel, "token_price", 0.25)
 
 
-@pytest.mark.usefixtures("free")
+@pytest.mark.usefixtures("stated_price")
 def test_a_good_draft_makes_the_plan_a_chain_and_a_bad_one_a_bush(tiny):
-    shapes = []
-    for accepted in (True, False):
-        drafter = SequoiaTree(draft="layers:2", num_nodes=4).drafter(tiny, None)
-        for _ in range(200):
-            drafter.rates.count(0, accepted)
-        drafter.steps = sequoia_tree.REPLAN - 1
-        path = (0, 1) if accepted else (0,)
-        drafter.observe(Step(DraftTree((1, 2), (-1, 0)), torch.zeros(2, 258), path))
-        shapes.append(drafter.shape)
-    good, bad = shapes
+    good = opened_steps(SequoiaTree(draft="layers:2", num_nodes=4), tiny, 120)[1].shape
+    bad = opened_steps(SequoiaTree(draft="noised:0.15", num_nodes=4), tiny, 120)[1].shape
     assert len(good) == 1 and len(bad) > 1
 
 
-@pytest.mark.usefixtures("free")
+@pytest.mark.usefixtures("stated_price")
 def test_a_draft_like_the_target_is_accepted_to_the_full_depth(tiny):
     row, _ = opened_steps(SequoiaTree(draft="layers:2", num_nodes=3), tiny, 200)
     assert row.steps[-3] == 4
