@@ -56,7 +56,8 @@ def requests(count: int, seed: int) -> list[str]:
     return found
 
 
-def _prompt_ids(subject: Subject, text: str) -> list[int]:
+def request_ids(subject: Subject, text: str) -> list[int]:
+    """A request as the model reads it: in its chat format where it has one."""
     tokenizer = subject.text_tokenizer()
     return tokenizer.encode(in_chat(tokenizer, [{"role": "user", "content": text}]) or text)
 
@@ -65,7 +66,7 @@ def teacher_texts(
     subject: Subject, count: int, new_tokens: int, seed: int, temperature: float = 0.5
 ) -> list[TeacherText]:
     """The target's answers to ``count`` requests, with the states from which its head makes its logits."""
-    rows = [_prompt_ids(subject, text) for text in requests(count, seed)]
+    rows = [request_ids(subject, text) for text in requests(count, seed)]
     texts = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
         prompts = rows[start : start + ROWS_AT_ONCE]

@@ -136,7 +136,6 @@ class DraftModel:
     def root(self, history: Sequence[int]) -> Tensor:
         """Logits ``[V]`` after the text, of which what the cache lacks is forwarded first."""
         self._clear()
-        self.spent_s = 0.0
         missing = list(history[self.held :])
         if self.runner is None:
             self.runner = Runner(self.draft.model, self.draft.new_cache)

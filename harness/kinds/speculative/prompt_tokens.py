@@ -22,8 +22,8 @@ from harness.subjects.cache import KVCache
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.runner import Runner, pad_left
 from harness.subjects.subject import Subject
-from harness.subjects.tokenizer import in_chat
 from harness.toolkit.corpora import documents
+from harness.toolkit.students import request_ids
 from harness.toolkit.trainer import optimizer_step
 
 INITIAL_TEXT = "Next 2 word"
@@ -71,8 +71,7 @@ def text_prompts(subject: Subject, split: str, count: int, seed: int) -> list[li
     for index in range(count):
         start = tokenizer.encode(found[index % len(found)])[: rng.randint(SHORTEST, LONGEST)]
         if index % 2 and getattr(tokenizer, "chat_template", None):
-            asked = rng.choice(OPENINGS) + tokenizer.decode(start)
-            start = tokenizer.encode(in_chat(tokenizer, [{"role": "user", "content": asked}]) or asked)
+            start = request_ids(subject, rng.choice(OPENINGS) + tokenizer.decode(start))
         prompts.append(start)
     return prompts
 
