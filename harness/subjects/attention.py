@@ -17,14 +17,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from harness.subjects.cache import KVCache, KVLayer
+from harness.subjects.cache import KVCache
+from harness.subjects.grouped import grouped_attention, quickest, selected_attention
+from harness.subjects.kv_layer import KVLayer
 
 NAME = "zoo"
 GROUPED_QUERIES = 32
 """Up to so many query tokens the grouped matrix products are used; above, SDPA's tiling wins."""
-
-WIDENED_QUERIES = 8
-"""Up to so many query tokens a CPU is faster when it widens the states to float32 first, and the result is nearer."""
 
 
 @dataclass
@@ -86,25 +85,6 @@ class ForwardStep:
         return inside
 
 
-def grouped_attention(
-    query_BHTD: Tensor, key_BGND: Tensor, value_BGND: Tensor, mask: Tensor | None, scaling: float, softcap: float | None
-) -> Tensor:
-    """Attention without repeating key/value heads; returns ``[B, H, T, D]``. For few queries."""
-    batch, heads, num_queries, width = query_BHTD.shape
-    groups = key_BGND.shape[1]
-    per_group = heads // groups
-    query = query_BHTD.reshape(batch, groups, per_group * num_queries, width) * scaling
-    logits = query @ key_BGND.transpose(2, 3)
-    if softcap is not None:
-        logits = torch.tanh(logits / softcap) * softcap
-    if mask is not None:
-        shaped = logits.view(batch, groups, per_group, num_queries, -1)
-        logits = shaped.masked_fill(~mask.unsqueeze(2), float("-inf")).view_as(logits)
-    weights = torch.softmax(logits, -1, dtype=torch.float32).to(query.dtype)
-    out: Tensor = (weights @ value_BGND).view(batch, heads, num_queries, -1)
-    return out
-
-
 def zoo_attention(
     module: nn.Module,
     query: Tensor,
@@ -126,6 +106,12 @@ def zoo_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     num_queries, slots = query.shape[2], key.shape[2]
     index = int(module.layer_idx)  # type: ignore[arg-type]
+    # A layer with a sliding window reads little as it is.
+    if zoo_step.cache.select is not None and sliding_window is None:
+        mask = zoo_step.allowed(index, num_queries, query.device, sliding_window)
+        chosen = zoo_step.cache.selection(index, query, mask, scale)
+        if chosen is not None:
+            return selected_attention(query, key, value, mask, chosen, scale, softcap).transpose(1, 2), None
     plain = (
         num_queries == slots
         and zoo_step.valid_BT is None
@@ -138,9 +124,7 @@ def zoo_attention(
     else:
         mask = zoo_step.allowed(index, num_queries, query.device, sliding_window)
         if num_queries <= GROUPED_QUERIES or softcap is not None:
-            states = query, key, value
-            if num_queries <= WIDENED_QUERIES and query.device.type == "cpu":
-                states = query.float(), key.float(), value.float()
+            states = quickest(query, key, value)
             out = grouped_attention(*states, mask, scale, softcap).to(query.dtype)
         else:
             if mask is not None and mask.shape[1] > 1:

@@ -2,7 +2,8 @@
 
 One forward appends its tokens to every layer; :meth:`KVCache.commit` then keeps all of them or, after a draft tree,
 the accepted path only. A pruning method supplies an ``evict`` function; it sees each layer through a
-:class:`LayerView` and names the slots to keep, and the others are really freed.
+:class:`LayerView` and names the slots to keep, and the others are really freed; or a ``select`` function, which names
+the slots that each query reads, and all stay.
 
 Slots carry rotated keys, so they can be moved and dropped freely; a row's next position is the number of tokens it
 has *seen*, not the number of slots it holds.
@@ -11,142 +12,35 @@ has *seen*, not the number of slots it holds.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
-Keep = tuple[Tensor, Tensor | None]
-"""Slots to keep, ``index_BHK`` (ascending) with ``valid_BHK`` or None where all are valid."""
-
-
-@dataclass(frozen=True)
-class LayerView:
-    """What a pruning method may see of one layer after a forward.
-
-    Shapes: ``queries_BHTD`` (query heads), ``keys_BHND`` and ``values_BHND`` (key/value heads), ``valid_BHN``
-    (broadcast over heads; None where no slot is padding), ``position_BHN`` (position in the text), ``seen_B`` (tokens
-    seen so far), ``prompt_B`` (length of the prompt). ``phase`` is ``prefill`` or ``decode``.
-    """
-
-    layer: int
-    num_layers: int
-    phase: str
-    queries_BHTD: Tensor
-    keys_BHND: Tensor
-    values_BHND: Tensor
-    valid_BHN: Tensor | None
-    position_BHN: Tensor
-    seen_B: Tensor
-    prompt_B: Tensor
-    scaling: float
-
-    @property
-    def num_slots(self) -> int:
-        """Slots held before eviction, padding included."""
-        return self.keys_BHND.shape[2]
-
-
-Evict = Callable[[LayerView], Keep | None]
-
-
-class KVLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer in buffers that grow by half; ``length`` slots are live."""
-
-    is_sliding = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.length = 0
-        self.valid: Tensor | None = None
-        self.position: Tensor | None = None
-        self.last_queries: Tensor | None = None
-        self.borrowed = False
-        self.lent = False
-
-    def fork(self) -> KVLayer:
-        """A layer that goes on from here: it reads these buffers until it writes, then it has its own."""
-        twin = copy.copy(self)
-        twin.borrowed = True
-        self.lent = True
-        return twin
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make buffers with room for what comes plus 64 tokens of decoding."""
-        self._allocate(key_states, value_states, key_states.shape[2] + 64)
-        self.is_initialized = True
-
-    def _allocate(self, keys: Tensor, values: Tensor, capacity: int) -> None:
-        batch, heads, _, width = keys.shape
-        self.keys = keys.new_empty(batch, heads, capacity, width)
-        self.values = values.new_empty(batch, values.shape[1], capacity, values.shape[3])
-        self.borrowed = self.lent = False
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append ``[B, H, T, D]`` and return all live slots as views."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        if end > self.keys.shape[2] or self.borrowed:
-            old_keys, old_values = self.live()
-            self._allocate(key_states, value_states, end + max(64, end // 2))
-            self.keys[:, :, : self.length] = old_keys
-            self.values[:, :, : self.length] = old_values
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.live()
-
-    def live(self) -> tuple[Tensor, Tensor]:
-        """Views of the live slots."""
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-    def keep(self, index_BHK: Tensor, valid_BHK: Tensor | None, room: int = 0) -> None:
-        """Keep these slots and free the rest; ``room`` more slots are allocated for what will be appended."""
-        keys, values = self.live()
-        wide = index_BHK.unsqueeze(-1)
-        kept = index_BHK.shape[2]
-        kept_keys = keys.gather(2, wide.expand(-1, -1, -1, keys.shape[3]))
-        kept_values = values.gather(2, wide.expand(-1, -1, -1, values.shape[3]))
-        if room or self.borrowed or self.lent:
-            self._allocate(kept_keys, kept_values, kept + max(room, 64))
-        self.keys[:, :, :kept] = kept_keys
-        self.values[:, :, :kept] = kept_values
-        self.length = kept
-        self.valid = valid_BHK
-        if self.position is not None:
-            self.position = self.position.expand(-1, index_BHK.shape[1], -1).gather(2, index_BHK)
-
-    def select_rows(self, rows: Tensor) -> None:
-        """Take these batch rows (a row may be taken more than once)."""
-        self.keys, self.values = (t[rows] for t in (self.keys, self.values))
-        self.borrowed = self.lent = False
-        self.valid = None if self.valid is None else self.valid[rows]
-        self.position = None if self.position is None else self.position[rows]
-
-    def get_seq_length(self) -> int:
-        """Live slots."""
-        return self.length
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Slots after the coming forward, and the offset of the first."""
-        return self.length + query_length, 0
-
-    def get_max_length(self) -> int:
-        """Unbounded."""
-        return -1
+from harness.subjects.kv_layer import KVLayer
+from harness.subjects.views import Evict, LayerView, QueryView, Select, Selection
 
 
 class KVCache(Cache):  # type: ignore[misc]
-    """All layers of one batch. ``evict`` makes it a pruned cache; ``evict_while_decoding`` calls it after each step."""
+    """All layers of one batch. ``evict`` makes it a pruned cache; ``evict_while_decoding`` calls it after each step.
 
-    def __init__(self, num_layers: int, evict: Evict | None = None, evict_while_decoding: bool = False) -> None:
+    ``select`` makes attention read part of the slots. ``read`` and ``scored`` are sums over layers and forwards after
+    the prompt: the part of the slots' bytes that were read, and that were read to select; ``reads`` counts them.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        evict: Evict | None = None,
+        evict_while_decoding: bool = False,
+        select: Select | None = None,
+    ) -> None:
         super().__init__(layers=[KVLayer() for _ in range(num_layers)])
         self.evict = evict
         self.evict_while_decoding = evict_while_decoding
+        self.select = select
+        self.read = self.scored = 0.0
+        self.reads = 0
         self.seen_B: Tensor | None = None
         self.prompt_B: Tensor | None = None
         self.pending = 0
@@ -201,6 +95,23 @@ class KVCache(Cache):  # type: ignore[misc]
             layer.last_queries = queries_BHTD
             layer.scaling = scaling
 
+    def selection(self, index: int, queries_BHTD: Tensor, allowed: Tensor | None, scaling: float) -> Selection | None:
+        """Slots of layer ``index`` that the new tokens read; None for all of them."""
+        if self.select is None:
+            return None
+        layer: KVLayer = self.layers[index]
+        committed = layer.length - self.pending
+        keys, _ = layer.live()
+        view = QueryView(
+            index, len(self.layers), self.phase, queries_BHTD, keys, allowed, committed, scaling, layer.scratch
+        )
+        chosen = self.select(view)
+        if self.phase == "decode":
+            self.reads += 1
+            self.read += 1.0 if chosen is None else chosen.scored + chosen.index_BSTK.shape[-1] / layer.length
+            self.scored += 0.0 if chosen is None else chosen.scored
+        return chosen
+
     def _evict_layer(self, index: int, queries_BHTD: Tensor, scaling: float) -> None:
         layer: KVLayer = self.layers[index]
         keys, values = layer.live()
@@ -220,6 +131,7 @@ class KVCache(Cache):  # type: ignore[misc]
             seen_B,
             prompt_B,
             scaling,
+            layer.memory,
         )
         keep = self.evict(view)
         if keep is not None:

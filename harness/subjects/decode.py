@@ -83,6 +83,11 @@ def finish_counts(row: Generation, runner: Runner) -> None:
         "kv_bytes_allocated": cache.allocated_bytes() / rows,
         "kv_kept_fraction": cache.kept_slots() / seen if seen else 1.0,
     }
+    if cache.reads:
+        row.counts |= {
+            "kv_read_fraction": cache.read / cache.reads,
+            "kv_scored_fraction": cache.scored / cache.reads,
+        }
     row.seconds["forward"] = runner.counts.forward_s
 
 

@@ -1,7 +1,7 @@
 """The whole cache: every token of the text stays. The reference row of every pruning table."""
 
 from harness.catalog import method
-from harness.kinds.pruning import LayerView, PruningMethod
+from harness.kinds.pruning import PruningMethod
 
 
 @method(
@@ -15,6 +15,3 @@ from harness.kinds.pruning import LayerView, PruningMethod
 )
 class KvFull(PruningMethod):
     """Keeps all slots."""
-
-    def evict(self, view: LayerView) -> None:
-        """Nothing is dropped."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.catalog import method
-from harness.kinds.pruning import LayerView, PruningMethod
+from harness.kinds.pruning import EvictionMethod, LayerView
 
 
 @method(
@@ -35,11 +35,10 @@ from harness.kinds.pruning import LayerView, PruningMethod
         "keep_ratio=1": "reconstruction: no budget at all, also while decoding",
     },
 )
-class KvStreaming(PruningMethod):
+class KvStreaming(EvictionMethod):
     """Score: infinite for the sinks, else the position."""
 
     while_decoding = True
-    keep_ratio: float = Field(0.5, gt=0, le=1, description="part of the prompt's tokens kept")
     num_sinks: int = Field(4, ge=0, description="first tokens that always stay")
 
     def scores(self, view: LayerView) -> Tensor:
@@ -47,7 +46,3 @@ class KvStreaming(PruningMethod):
         position = view.position_BHN.float()
         score = position.masked_fill(view.position_BHN < self.num_sinks, torch.inf)
         return score.expand(-1, view.keys_BHND.shape[1], -1)
-
-    def evict(self, view: LayerView):  # type: ignore[no-untyped-def]
-        """A full budget never evicts."""
-        return None if self.keep_ratio == 1 else super().evict(view)

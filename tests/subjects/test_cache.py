@@ -7,7 +7,8 @@ import torch
 
 from harness.kinds.pruning.base import keep_count, rank_slots
 from harness.kinds.speculative.base import DraftTree, ancestors
-from harness.subjects.cache import KVCache, KVLayer
+from harness.subjects.cache import KVCache
+from harness.subjects.kv_layer import KVLayer
 from harness.subjects.runner import Runner, pad_left
 
 PROMPT = [(13 * i) % 250 for i in range(30)]

@@ -10,16 +10,27 @@ import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from harness.kinds.method import Artifact, Check, Method
-from harness.subjects.cache import Keep, KVCache, LayerView
 from harness.subjects.subject import KV_VIEWS, Subject
+from harness.subjects.views import Keep, LayerView
 
-__all__ = ["LayerView", "PruningMethod", "keep_count", "rank_slots", "window_attention"]
+__all__ = [
+    "Budgeted",
+    "EvictionMethod",
+    "LayerView",
+    "PruningMethod",
+    "column_sums",
+    "keep_count",
+    "rank_slots",
+    "window_attention",
+]
 
 
 def keep_count(keep_ratio: float, length_B: Tensor) -> Tensor:
@@ -69,17 +80,73 @@ def window_attention(view: LayerView, window: int) -> Tensor:
     return weights.mean(2)
 
 
+def column_sums(view: LayerView, tile: int = 256) -> Tensor:
+    """Attention that each slot gets from all new queries, averaged over each group's heads, ``[B, G, N]`` float32."""
+    new = view.queries_BHTD.shape[2]
+    total_BGN = view.queries_BHTD.new_zeros(view.keys_BHND.shape[:3], dtype=torch.float32)
+    for start in range(0, new, tile):
+        stop = min(new, start + tile)
+        # The slots up to the tile's last query: what a plain view of a shorter text would hold.
+        seen = view.num_slots - new + stop
+        part = replace(
+            view,
+            queries_BHTD=view.queries_BHTD[:, :, start:stop],
+            keys_BHND=view.keys_BHND[:, :, :seen],
+            valid_BHN=None if view.valid_BHN is None else view.valid_BHN[:, :, :seen],
+        )
+        total_BGN[:, :, :seen] += window_attention(part, stop - start).sum(2)
+    return total_BGN
+
+
 class PruningMethod(Method):
+    """The subject with another cache; the model itself is not touched. A subclass says what the cache is made with."""
+
+    replaces: ClassVar[frozenset[str]] = frozenset({"cache"})
+
+    def cache_options(self, subject: Subject, artifact: Artifact) -> dict[str, Any]:
+        """Arguments of :class:`harness.subjects.cache.KVCache`; nothing is pruned without any."""
+        return {}
+
+    @contextmanager
+    def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
+        """The subject with a pruned cache."""
+        subject.require(KV_VIEWS, self.card.id)
+        base = subject.new_cache
+        assert isinstance(base, functools.partial)
+        yield replace(subject, new_cache=functools.partial(base, **self.cache_options(subject, artifact)))
+
+    def checks(self, subject: Subject) -> Iterable[Check]:
+        """The kind's invariants."""
+        from harness.kinds.pruning.checks import pruning_checks
+
+        return pruning_checks(self, subject)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Budgeted(PruningMethod):
+    """A method with a budget, as a part of the tokens or in tokens; always-kept slots count."""
+
+    keep_ratio: float = Field(0.5, gt=0, le=1, description="part of the tokens kept")
+    tokens: int = Field(0, ge=0, description="tokens kept, whatever the length; 0: keep_ratio of them")
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing is ever dropped."""
+        return self.tokens == 0 and self.keep_ratio == 1
+
+    def budget(self, length_B: Tensor) -> Tensor:
+        """Slots to keep of ``length_B`` tokens."""
+        return length_B.clamp(max=self.tokens) if self.tokens else keep_count(self.keep_ratio, length_B)
+
+
+class EvictionMethod(Budgeted):
     """Keeps the best-scored slots of every layer and head, once after the prompt or after every step.
 
-    A subclass has a field ``keep_ratio`` (part of the prompt's tokens kept, in (0, 1]; always-kept slots count) and
-    overrides :meth:`scores`, or :meth:`evict` where a budget is not enough to say what stays.
+    A subclass overrides :meth:`scores`, or :meth:`evict` where a budget is not enough to say what stays.
     ``while_decoding``: the budget found at the prompt's end is held while decoding too.
     """
 
-    replaces: ClassVar[frozenset[str]] = frozenset({"cache"})
     while_decoding: ClassVar[bool] = False
-    keep_ratio: float
 
     def scores(self, view: LayerView) -> Tensor:
         """Importance of each slot, ``[B, H, N]`` over key/value heads; ``inf`` is always kept. Padding is masked."""
@@ -87,21 +154,10 @@ class PruningMethod(Method):
 
     def evict(self, view: LayerView) -> Keep | None:
         """The slots to keep, or None for all."""
-        return rank_slots(self.scores(view), view.valid_BHN, keep_count(self.keep_ratio, view.prompt_B))
+        if self.unlimited:
+            return None
+        return rank_slots(self.scores(view), view.valid_BHN, self.budget(view.prompt_B))
 
-    @contextmanager
-    def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
-        """The subject with a pruned cache; the model itself is not touched."""
-        subject.require(KV_VIEWS, self.card.id)
-        yield replace(subject, new_cache=self._cache_factory(subject))
-
-    def _cache_factory(self, subject: Subject) -> functools.partial[KVCache]:
-        base = subject.new_cache
-        assert isinstance(base, functools.partial)
-        return functools.partial(base, evict=self.evict, evict_while_decoding=self.while_decoding)
-
-    def checks(self, subject: Subject) -> Iterable[Check]:
-        """The kind's invariants."""
-        from harness.kinds.pruning.checks import pruning_checks
-
-        return pruning_checks(self, subject)
+    def cache_options(self, subject: Subject, artifact: Artifact) -> dict[str, Any]:
+        """A cache that evicts."""
+        return {"evict": self.evict, "evict_while_decoding": self.while_decoding}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.kinds.pruning.base import keep_count, rank_slots, window_attention
-from harness.subjects.cache import LayerView
+from harness.subjects.views import LayerView
 
 
 def view_of(queries, keys, valid_BN=None):
@@ -27,6 +27,7 @@ def view_of(queries, keys, valid_BN=None):
         seen_B=real.sum(1),
         prompt_B=real.sum(1),
         scaling=queries.shape[-1] ** -0.5,
+        memory={},
     )
 
 

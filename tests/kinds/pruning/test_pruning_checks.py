@@ -2,16 +2,15 @@
 
 import pytest
 import torch
-from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.pruning import PruningMethod, keep_count, rank_slots
+from harness.kinds.pruning import EvictionMethod, keep_count, rank_slots
 from harness.kinds.pruning.checks import pruning_checks
 
 CARD = {"id": "faulty", "kind": "pruning", "title": "a fault", "guarantee": "approximate", "baseline": "kv_full"}
 
 
-class Latest(PruningMethod):
+class Latest(EvictionMethod):
     """Keeps the latest slots; the faults below are variations of it."""
 
     def scores(self, view):
@@ -20,26 +19,22 @@ class Latest(PruningMethod):
 
 @method(**CARD, identity={"keep_ratio": 1.0})
 class Honest(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
+    """Nothing is wrong."""
 
 
 @method(**CARD, identity={"keep_ratio": 0.9})
 class WrongIdentity(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
+    """At 0.9 something is dropped."""
 
 
 @method(**CARD)
 class TooMany(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
-
     def evict(self, view):
         return rank_slots(self.scores(view), view.valid_BHN, keep_count(self.keep_ratio, view.prompt_B) + 1)
 
 
 @method(**CARD)
 class Lowest(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
-
     def evict(self, view):
         return rank_slots(-self.scores(view), view.valid_BHN, keep_count(self.keep_ratio, view.prompt_B))
 
@@ -47,8 +42,6 @@ class Lowest(Latest):
 @method(**CARD)
 class CountsSlots(Latest):
     """Keeps what lies left of the middle of the buffer, so that padding moves it."""
-
-    keep_ratio: float = Field(0.5, gt=0, le=1)
 
     def scores(self, view):
         place = torch.arange(view.num_slots, device=view.keys_BHND.device)
@@ -58,8 +51,6 @@ class CountsSlots(Latest):
 
 @method(**CARD)
 class LooksAtPadding(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
-
     def scores(self, view):
         return view.keys_BHND.norm(dim=-1) * torch.sin(1e3 * view.keys_BHND.sum((2, 3), keepdim=True)[..., 0])
 
@@ -69,8 +60,6 @@ CALLS = []
 
 @method(**CARD)
 class Remembers(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
-
     def scores(self, view):
         CALLS.append(1)
         return torch.sin(view.position_BHN.float() * len(CALLS)).expand(-1, view.keys_BHND.shape[1], -1)
@@ -78,8 +67,6 @@ class Remembers(Latest):
 
 @method(**CARD)
 class LeavesAHook(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
-
     def apply(self, subject, artifact=None):
         subject.model.register_forward_hook(lambda *args: None)
         return super().apply(subject, artifact)
@@ -87,8 +74,6 @@ class LeavesAHook(Latest):
 
 @method(**CARD)
 class ForgetsOnException(Latest):
-    keep_ratio: float = Field(0.5, gt=0, le=1)
-
     def apply(self, subject, artifact=None):
         import contextlib
 

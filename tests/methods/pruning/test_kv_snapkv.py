@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from harness.kinds.pruning.checks import kept_positions
-from harness.subjects.cache import LayerView
 from harness.subjects.runner import Runner
+from harness.subjects.views import LayerView
 from methods.pruning.kv_snapkv import KvSnapKV
 
 
@@ -20,7 +20,7 @@ def random_view(slots=40, padding=(0, 0), seed=0):
     lengths = valid.sum(1)
     position = (valid.cumsum(1) - 1).clamp(min=0)[:, None]
     mask = valid[:, None] if max(padding) else None
-    return LayerView(0, 1, "prefill", queries, keys, values, mask, position, lengths, lengths, 8**-0.5)
+    return LayerView(0, 1, "prefill", queries, keys, values, mask, position, lengths, lengths, 8**-0.5, {})
 
 
 def naive_keep(view, row, keep_ratio, window, kernel):
