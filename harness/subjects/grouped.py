@@ -70,7 +70,7 @@ def selected_attention(
     # A set for each query head makes every head a group of its own.
     sets = num_heads if index.shape[1] > groups else groups
     if query_BHTD.shape[2] == 1:
-        key, value = (_gathered(states, index[:, :, 0].expand(-1, sets, -1)) for states in (key_BGND, value_BGND))
+        key, value = (gathered(states, index[:, :, 0].expand(-1, sets, -1)) for states in (key_BGND, value_BGND))
         mask = None if valid is None else valid.expand(-1, sets, -1, -1)
         return grouped_attention(*quickest(query_BHTD, key, value), mask, scaling, softcap).to(query_BHTD.dtype)
     used = torch.ones_like(index) if valid is None else valid.long()
@@ -83,7 +83,7 @@ def selected_attention(
     return grouped_attention(query_BHTD, key, value, mask, scaling, softcap)
 
 
-def _gathered(states_BGND: Tensor, index_BSK: Tensor) -> Tensor:
+def gathered(states_BGND: Tensor, index_BSK: Tensor) -> Tensor:
     """Rows of each set's key/value head, ``[B, S, K, D]``; copied row by row, faster than gathering numbers."""
     batch, sets, _ = index_BSK.shape
     per_set = sets // states_BGND.shape[1]

@@ -28,7 +28,8 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
     def fork(self) -> KVLayer:
         """A layer that goes on from here: it reads these buffers until it writes, then it has its own."""
         twin = copy.copy(self)
-        twin.memory, twin.scratch = dict(self.memory), dict(self.scratch)
+        # Notes may hold buffers that both would write to, so the twin makes its own again.
+        twin.memory, twin.scratch = dict(self.memory), {}
         twin.borrowed = True
         self.lent = True
         return twin

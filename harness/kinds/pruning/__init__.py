@@ -10,20 +10,30 @@ from harness.kinds.pruning.base import (
     window_attention,
 )
 from harness.kinds.pruning.observation import ObservationMethod
-from harness.kinds.pruning.selecting import QueryView, Selection, SelectionMethod, group_queries, logits
+from harness.kinds.pruning.packed_keys import packed_keys
+from harness.kinds.pruning.paging import PageMethod, best_pages, page_slots, page_summaries
+from harness.kinds.pruning.selecting import QueryView, Selection, SelectionMethod, best_slots, group_queries, logits
+from harness.subjects.grouped import gathered
 
 __all__ = [
     "EvictionMethod",
     "LayerView",
     "ObservationMethod",
+    "PageMethod",
     "PruningMethod",
     "QueryView",
     "Selection",
     "SelectionMethod",
+    "best_pages",
+    "best_slots",
     "column_sums",
+    "gathered",
     "group_queries",
     "keep_count",
     "logits",
+    "packed_keys",
+    "page_slots",
+    "page_summaries",
     "rank_slots",
     "window_attention",
 ]

@@ -107,6 +107,10 @@ class PruningMethod(Method):
         """Arguments of :class:`harness.subjects.cache.KVCache`; nothing is pruned without any."""
         return {}
 
+    def check_twin(self) -> PruningMethod:
+        """The method as it is checked: without an artifact, which no invariant may depend on."""
+        return self
+
     @contextmanager
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
         """The subject with a pruned cache."""

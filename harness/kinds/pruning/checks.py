@@ -25,6 +25,8 @@ from harness.kinds.invariants import (
 )
 from harness.kinds.method import Check
 from harness.kinds.pruning.base import EvictionMethod, PruningMethod
+from harness.kinds.pruning.select_checks import selection_checks
+from harness.kinds.pruning.selecting import SelectionMethod
 from harness.subjects.cache import KVCache
 from harness.subjects.requests import GenerateRequest, ScoreRequest
 from harness.subjects.runner import Runner, pad_left
@@ -278,6 +280,7 @@ def assert_highest(view: LayerView, score_BHN: Tensor, keep: Keep) -> None:
 
 def pruning_checks(method: PruningMethod, subject: Subject) -> Iterable[Check]:
     """All checks of a method; those that ask for what it does not have (an identity, scores) are left out."""
+    method = method.check_twin()
     checks = _Checks(method, subject)
     if method.card.identity is not None:
         yield Check("identity equals baseline", checks.identity)
@@ -289,6 +292,8 @@ def pruning_checks(method: PruningMethod, subject: Subject) -> Iterable[Check]:
     yield Check("same seed, same result", checks.seeded)
     if isinstance(method, EvictionMethod) and type(method).scores is not EvictionMethod.scores:
         yield Check("the highest scores stay", checks.highest)
+    if isinstance(method, SelectionMethod):
+        yield from selection_checks(method, checks.subject)
     yield Check("every token attends", checks.finite)
     yield Check("scoring agrees with decoding", checks.scoring)
     yield from restoration_checks(method, subject)

@@ -5,9 +5,13 @@ Memory is not saved; bytes read are. The prompt is read densely, and so are scor
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -25,7 +29,8 @@ OWN = torch.finfo(torch.float32).max
 
 def group_queries(view: QueryView) -> Tensor:
     """Queries by key/value head, ``[B, G, R, T, D]`` with ``R`` heads a group."""
-    return view.queries_BHTD.unflatten(1, (view.keys_BGND.shape[1], view.per_group))
+    grouped: Tensor = view.queries_BHTD.unflatten(1, (view.keys_BGND.shape[1], view.per_group))
+    return grouped
 
 
 def logits(queries_BGRTD: Tensor, keys_BGND: Tensor) -> Tensor:
@@ -34,8 +39,9 @@ def logits(queries_BGRTD: Tensor, keys_BGND: Tensor) -> Tensor:
     rows = queries_BGRTD.reshape(batch, groups, per_group * num_queries, width)
     flat = zip(rows.flatten(0, 1), keys_BGND.flatten(0, 1), strict=True)
     # Matrix by matrix: live slots are no contiguous batch, and the library would copy them first.
-    product: Tensor = torch.stack([(left @ right.transpose(0, 1)).float() for left, right in flat])
-    return product.view(batch, groups, per_group, num_queries, keys_BGND.shape[2])
+    products = [(left @ right.transpose(0, 1)).float() for left, right in flat]
+    stacked: Tensor = torch.stack(products).view(batch, groups, per_group, num_queries, keys_BGND.shape[2])
+    return stacked
 
 
 def best_slots(score_BSTN: Tensor, allowed: Tensor | None, keep_BT: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -62,39 +68,89 @@ def best_slots(score_BSTN: Tensor, allowed: Tensor | None, keep_BT: Tensor) -> t
 class SelectionMethod(Budgeted):
     """Reads the best-scored slots; the budget counts every slot read, the query's own included.
 
-    A subclass overrides :meth:`relevance` and says in :meth:`scored` what that reads, or overrides :meth:`select`.
+    A subclass overrides :meth:`relevance` and says in :meth:`scored` what that reads, or overrides :meth:`choose`.
+    Rows with padding are shown to it one by one, without their padding; ``by_row`` does so always.
     """
+
+    by_row: ClassVar[bool] = False
+
+    @property
+    def least(self) -> int:
+        """Slots that are read even where the budget is smaller."""
+        return 1
 
     dense_layers: int = Field(0, ge=0, description="first layers that read everything")
 
     def relevance(self, view: QueryView, artifact: Artifact) -> Tensor:
         """Score of each slot for each query, ``[B, S, T, N]`` float32; ``S`` is 1 (one set for all heads), the
         key/value heads or the query heads. Slots that may not be read are masked later."""
-        raise NotImplementedError(f"{self.card.id} overrides neither relevance nor select")
+        raise NotImplementedError(f"{self.card.id} overrides neither relevance nor choose")
 
     def scored(self, view: QueryView) -> float:
         """Part of the layer's key and value bytes that :meth:`relevance` reads: half for all keys in full."""
         return 0.5
 
-    def select(self, view: QueryView, artifact: Artifact = None) -> Selection | None:
-        """Slots to read, or None for all."""
-        keep_BT = self.kept(view)
-        if keep_BT is None:
-            return None
+    def choose(self, view: QueryView, keep_BT: Tensor, artifact: Artifact) -> Selection:
+        """The ``keep_BT`` slots that each query reads."""
         index, valid = best_slots(self.relevance(view, artifact), view.allowed, keep_BT)
         return Selection(index, valid, self.scored(view))
 
-    def kept(self, view: QueryView) -> Tensor | None:
-        """Slots that each query reads, ``[B, T]``; None where the layer is read in full."""
+    def select(self, view: QueryView, artifact: Artifact = None) -> Selection | None:
+        """Slots to read, or None for all."""
         if view.phase == "prefill" or view.layer < self.dense_layers or self.unlimited:
             return None
         if view.allowed is None:
-            available = torch.full((len(view.queries_BHTD), 1), view.num_slots)
+            available_BT = torch.full((len(view.queries_BHTD), 1), view.num_slots)
         else:
-            available = view.allowed[:, 0].sum(-1).expand(len(view.queries_BHTD), -1)
-        keep_BT = self.budget(available).clamp(min=1)
-        return None if bool((keep_BT >= available).all()) else torch.minimum(keep_BT, available)
+            available_BT = view.allowed[:, 0].sum(-1).expand(len(view.queries_BHTD), -1)
+        keep_BT = torch.minimum(self.budget(available_BT).clamp(min=1), available_BT)
+        if bool((keep_BT == available_BT).all()):
+            return None
+        starts = first_slots(view)
+        if not any(starts) and not (self.by_row and len(starts) > 1):
+            return self.choose(view, keep_BT, artifact)
+        rows = range(len(starts))
+        chosen = [self.choose(row_view(view, r, starts[r]), keep_BT[r : r + 1], artifact) for r in rows]
+        return joined(chosen, starts)
 
     def cache_options(self, subject: Subject, artifact: Artifact) -> dict[str, Any]:
         """A cache of which attention reads a part."""
-        return {"select": lambda view: self.select(view, artifact)}
+        return {"select": partial(self.select, artifact=artifact)}
+
+
+def first_slots(view: QueryView) -> list[int]:
+    """Padding on the left of each row."""
+    if view.allowed is None:
+        return [0] * len(view.queries_BHTD)
+    leading_B = (~view.allowed[:, 0, 0]).long().cumprod(-1).sum(-1)
+    starts: list[int] = leading_B.expand(len(view.queries_BHTD)).tolist()
+    return starts
+
+
+def row_view(view: QueryView, row: int, start: int) -> QueryView:
+    """One row of a batch without its padding, with notes of its own."""
+    allowed = view.allowed
+    if allowed is not None:
+        allowed = allowed[row if len(allowed) > 1 else 0][None, ..., start:]
+    return replace(
+        view,
+        queries_BHTD=view.queries_BHTD[row : row + 1],
+        keys_BGND=view.keys_BGND[row : row + 1, :, start:],
+        allowed=None if allowed is None or bool(allowed.all()) else allowed,
+        committed=view.committed - start,
+        scratch=view.scratch.setdefault(f"row {row}", {}),
+    )
+
+
+def joined(chosen: Sequence[Selection], starts: Sequence[int]) -> Selection:
+    """The rows' selections as one, padded to the widest."""
+    width = max(one.index_BSTK.shape[-1] for one in chosen)
+    index, valid = [], []
+    for one, start in zip(chosen, starts, strict=True):
+        room = (0, width - one.index_BSTK.shape[-1])
+        used = torch.ones_like(one.index_BSTK, dtype=torch.bool) if one.valid_BSTK is None else one.valid_BSTK
+        index.append(F.pad(one.index_BSTK + start, room))
+        valid.append(F.pad(used, room))
+    every = torch.cat(valid)
+    scored = sum(one.scored for one in chosen) / len(chosen)
+    return Selection(torch.cat(index), None if bool(every.all()) else every, scored)
