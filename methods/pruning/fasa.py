@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.catalog import method
-from harness.kinds.pruning import QueryView, SelectionMethod, packed_keys
+from harness.kinds.pruning import QueryView, SelectionMethod, group_queries, logits, packed_keys
 from harness.kinds.pruning.calibration import calibration_prompts, watch_decoding
 from harness.kinds.pruning.rotary_chunks import chunk_count, pair_channels
 
@@ -111,11 +111,9 @@ class Fasa(SelectionMethod):
         if "channels" not in view.scratch:
             view.scratch["channels"] = self.channels(view, artifact)
         channel_SC = view.scratch["channels"]
-        queries = view.queries_BHTD
-        if self.group == "sum":
-            queries = queries.unflatten(1, (view.keys_BGND.shape[1], -1)).sum(2)
+        queries = group_queries(view).sum(2) if self.group == "sum" else view.queries_BHTD
         wanted = channel_SC[None, :, None].expand(len(queries), -1, queries.shape[2], -1)
-        return (queries.gather(3, wanted) @ packed_keys(view, channel_SC).transpose(2, 3)).float()
+        return logits(queries.gather(3, wanted)[:, :, None], packed_keys(view, channel_SC))[:, :, 0]
 
     def scored(self, view: QueryView) -> float:
         """The packed channels."""

@@ -12,17 +12,37 @@ from torch import Tensor
 
 from harness.catalog import method
 from harness.kinds.pruning import (
-    PageMethod,
     QueryView,
     Selection,
-    best_pages,
+    SingleQueryMethod,
     best_slots,
     gathered,
     group_queries,
     logits,
-    page_slots,
     page_summaries,
+    top_slots,
 )
+
+
+def mean_key(keys_BGPSD: Tensor) -> Tensor:
+    """``[B, G, P, D]``."""
+    return keys_BGPSD.float().mean(3).to(keys_BGPSD.dtype)
+
+
+def indexer_scores(view: QueryView, keys_BGND: Tensor) -> Tensor:
+    """``sum_h w_h ReLU(q_h k)`` of the view's only query, ``[B, G, N]``."""
+    return logits(group_queries(view), keys_BGND).relu_().mean(2)[:, :, 0]
+
+
+def block_rows(keys_BGND: Tensor, blocks_BGM: Tensor, page: int, whole: int) -> tuple[Tensor, Tensor]:
+    """Keys ``[B, G, S, D]`` and slots ``[B, G, S]`` of these blocks, with all slots after the ``whole`` blocks."""
+    width, tail = keys_BGND.shape[3], keys_BGND[:, :, whole * page :]
+    # A block is copied in one piece.
+    blocks = gathered(keys_BGND[:, :, : whole * page].unflatten(2, (whole, page)).flatten(3), blocks_BGM)
+    place = torch.arange(page, device=blocks_BGM.device)
+    slots = (blocks_BGM[..., None] * page + place).flatten(2)
+    rest = torch.arange(whole * page, keys_BGND.shape[2], device=slots.device).expand(*slots.shape[:2], -1)
+    return torch.cat([blocks.unflatten(3, (page, width)).flatten(2, 3), tail], 2), torch.cat([slots, rest], 2)
 
 
 @method(
@@ -44,55 +64,33 @@ from harness.kinds.pruning import (
     details={
         "indexer": "reconstruction: dense models have none; each key/value head is one, with weights 1 / group",
         "page, blocks": "public ports have 128 and 64; smaller here, for prompts of 1K",
-        "tail": "a shorter last block stays selectable",
-        "first and own block": "always among the chosen, as in the ports",
+        "first and own block": "always among the chosen, as in the ports; the own one may be shorter",
     },
 )
-class Hisa(PageMethod):
+class Hisa(SingleQueryMethod):
     """One set a key/value head."""
 
     page: int = Field(16, ge=1, description="slots of a block")
     blocks: int = Field(16, ge=2, description="blocks whose tokens are scored")
     indexer: Literal["hierarchical", "flat"] = Field("hierarchical", description="flat: every token is scored")
 
-    @property
-    def least(self) -> int:
-        """Tokens are chosen one by one."""
-        return 1
-
-    def summary(self, keys_BGPSD: Tensor) -> Tensor:
-        """The mean key of each block, ``[B, G, P, D]``."""
-        return keys_BGPSD.float().mean(3).to(keys_BGPSD.dtype)
-
-    def page_scores(self, view: QueryView, summary_BGPC: Tensor) -> Tensor:
-        """``J``, ``[B, G, T, P]``, infinite for the first block."""
-        score = logits(group_queries(view), summary_BGPC).relu().mean(2)
-        score[..., 0] = torch.finfo(score.dtype).max
-        return score
-
-    def choose(self, view: QueryView, keep_BT: Tensor, artifact: object) -> Selection:
+    def choose_one(self, view: QueryView, keep: int, artifact: object) -> Selection:
         """The best tokens of the best blocks; of all tokens where the blocks hold them all."""
-        width = view.keys_BGND.shape[3]
         if self.indexer == "flat" or view.num_slots <= self.blocks * self.page:
-            index, valid = best_slots(logits(group_queries(view), view.keys_BGND).relu().mean(2), view.allowed, keep_BT)
-            return Selection(index, valid, 0.5)
-        summary = page_summaries(view, self.page, self.summary)
-        count_BT = torch.full_like(keep_BT, self.blocks)
-        pages, found = best_pages(self.page_scores(view, summary), view.num_slots, self.page, count_BT)
-        slots, valid = page_slots(pages, found, view.num_slots, self.page)
-        score = self.token_scores(view, slots)
-        own_T = view.num_slots - score.shape[2] + torch.arange(score.shape[2], device=score.device)
-        later = slots > own_T[:, None]
-        score = score.masked_fill(later if valid is None else later | ~valid, -torch.inf)
-        score = score.masked_fill((slots == own_T[:, None]) & ~(score == -torch.inf), torch.finfo(score.dtype).max)
-        best = score.topk(min(int(keep_BT.max()), score.shape[-1]))
-        place = torch.arange(best.indices.shape[-1], device=score.device)
-        used = (place < keep_BT[:, None, :, None]) & best.values.isfinite()
-        read = (summary.shape[2] + slots.shape[-1]) * width / (2 * view.num_slots * width)
-        return Selection(slots.gather(-1, best.indices), None if bool(used.all()) else used, read)
+            index, _ = best_slots(indexer_scores(view, view.keys_BGND)[:, :, None], None, torch.tensor([[keep]]))
+            return Selection(index, None, 0.5)
+        whole = (view.num_slots - 1) // self.page
+        means = page_summaries(view, self.page, mean_key, whole)
+        blocks_BGM = self.best_blocks(indexer_scores(view, means))
+        keys, slots_BGS = block_rows(view.keys_BGND, blocks_BGM, self.page, whole)
+        score = indexer_scores(view, keys)
+        # The query's own slot is the last.
+        score[..., -1] = torch.finfo(score.dtype).max
+        index = slots_BGS.gather(-1, top_slots(score, min(keep, score.shape[-1])))
+        read = (means.shape[2] + keys.shape[2]) / (2 * view.num_slots)
+        return Selection(index[:, :, None], None, read)
 
-    def token_scores(self, view: QueryView, slots_BGTS: Tensor) -> Tensor:
-        """``I`` of the given slots, ``[B, G, T, S]``."""
-        if slots_BGTS.shape[2] > 1:
-            return logits(group_queries(view), view.keys_BGND).relu().mean(2).gather(-1, slots_BGTS)
-        return logits(group_queries(view), gathered(view.keys_BGND, slots_BGTS[:, :, 0])).relu().mean(2)
+    def best_blocks(self, score_BGP: Tensor) -> Tensor:
+        """Whole blocks to look into, ``[B, G, M]``: the first and the best; the query's own comes on top."""
+        score_BGP[..., 0] = torch.finfo(score_BGP.dtype).max
+        return score_BGP.topk(min(self.blocks - 1, score_BGP.shape[-1])).indices

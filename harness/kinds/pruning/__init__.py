@@ -11,9 +11,17 @@ from harness.kinds.pruning.base import (
 )
 from harness.kinds.pruning.observation import ObservationMethod
 from harness.kinds.pruning.packed_keys import packed_keys
-from harness.kinds.pruning.paging import PageMethod, best_pages, page_slots, page_summaries
-from harness.kinds.pruning.selecting import QueryView, Selection, SelectionMethod, best_slots, group_queries, logits
+from harness.kinds.pruning.paging import PageMethod, page_summaries
+from harness.kinds.pruning.selecting import (
+    SelectionMethod,
+    SingleQueryMethod,
+    best_slots,
+    group_queries,
+    logits,
+    top_slots,
+)
 from harness.subjects.grouped import gathered
+from harness.subjects.views import QueryView, Selection
 
 __all__ = [
     "EvictionMethod",
@@ -24,7 +32,7 @@ __all__ = [
     "QueryView",
     "Selection",
     "SelectionMethod",
-    "best_pages",
+    "SingleQueryMethod",
     "best_slots",
     "column_sums",
     "gathered",
@@ -32,8 +40,8 @@ __all__ = [
     "keep_count",
     "logits",
     "packed_keys",
-    "page_slots",
     "page_summaries",
     "rank_slots",
+    "top_slots",
     "window_attention",
 ]

@@ -17,19 +17,34 @@ Summary = Callable[[Tensor], Tensor]
 """Keys of pages ``[B, G, P, page, D]`` to what is kept of each page, ``[B, G, P, C]``."""
 
 
-def page_summaries(view: QueryView, page: int, summary: Summary) -> Tensor:
-    """Summaries of all pages ``[B, G, P, C]``; the last page may be shorter. Full committed pages are made once."""
+def page_summaries(view: QueryView, page: int, summary: Summary, count: int | None = None) -> Tensor:
+    """Summaries of the first ``count`` pages, all by default, ``[B, G, P, C]``; the last page may be shorter.
+
+    Full pages of committed slots are made once; a buffer that grows by half holds them.
+    """
     keys, slots = view.keys_BGND, view.num_slots
-    held = view.scratch.get("pages")
-    have, full = 0 if held is None else held.shape[2], view.committed // page
-    if full > have:
-        fresh = summary(keys[:, :, have * page : full * page].unflatten(2, (-1, page)))
-        held = fresh if held is None else torch.cat([held, fresh], 2)
+    count = -(-slots // page) if count is None else count
+    held, have = view.scratch.get("pages"), view.scratch.get("num_pages", 0)
+    full = min(view.committed // page, count)
+    if held is None or held.shape[2] < count:
+        held = _grown(held, summary(keys[:, :, None, :1]), have, count)
         view.scratch["pages"] = held
-    parts = [] if held is None else [held]
-    for start in range(max(full, have) * page, slots, page):
-        parts.append(summary(keys[:, :, None, start : start + page]))
-    return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+    if full > have:
+        held[:, :, have:full] = summary(keys[:, :, have * page : full * page].unflatten(2, (-1, page)))
+        view.scratch["num_pages"] = have = full
+    for number in range(have, count):
+        held[:, :, number : number + 1] = summary(keys[:, :, None, number * page : (number + 1) * page])
+    made: Tensor = held[:, :, :count]
+    return made
+
+
+def _grown(held: Tensor | None, example_BG1C: Tensor, have: int, count: int) -> Tensor:
+    """A buffer for ``count`` pages and half as many more, with what was held."""
+    batch, groups, _, channels = example_BG1C.shape
+    wider = example_BG1C.new_empty(batch, groups, count + max(8, count // 2), channels)
+    if held is not None:
+        wider[:, :, :have] = held[:, :, :have]
+    return wider
 
 
 def best_pages(score_BSTP: Tensor, num_slots: int, page: int, count_BT: Tensor) -> tuple[Tensor, Tensor]:

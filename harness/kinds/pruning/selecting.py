@@ -21,8 +21,6 @@ from harness.kinds.pruning.base import Budgeted
 from harness.subjects.subject import Subject
 from harness.subjects.views import QueryView, Selection
 
-__all__ = ["QueryView", "Selection", "SelectionMethod", "best_slots", "group_queries", "logits"]
-
 OWN = torch.finfo(torch.float32).max
 """The score of a query's own slot: above all, and finite."""
 
@@ -37,11 +35,12 @@ def logits(queries_BGRTD: Tensor, keys_BGND: Tensor) -> Tensor:
     """Products of every query with its group's keys, ``[B, G, R, T, N]`` float32, not scaled."""
     batch, groups, per_group, num_queries, width = queries_BGRTD.shape
     rows = queries_BGRTD.reshape(batch, groups, per_group * num_queries, width)
-    flat = zip(rows.flatten(0, 1), keys_BGND.flatten(0, 1), strict=True)
+    product = rows.new_empty(batch, groups, per_group * num_queries, keys_BGND.shape[2], dtype=torch.float32)
     # Matrix by matrix: live slots are no contiguous batch, and the library would copy them first.
-    products = [(left @ right.transpose(0, 1)).float() for left, right in flat]
-    stacked: Tensor = torch.stack(products).view(batch, groups, per_group, num_queries, keys_BGND.shape[2])
-    return stacked
+    for row in range(batch):
+        for group in range(groups):
+            product[row, group].copy_(rows[row, group] @ keys_BGND[row, group].transpose(0, 1))
+    return product.view(batch, groups, per_group, num_queries, keys_BGND.shape[2])
 
 
 def best_slots(score_BSTN: Tensor, allowed: Tensor | None, keep_BT: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -57,11 +56,35 @@ def best_slots(score_BSTN: Tensor, allowed: Tensor | None, keep_BT: Tensor) -> t
     query = torch.arange(num_queries, device=score_BSTN.device)
     score_BSTN[:, :, query, slots - num_queries + query] = OWN
     width = int(keep_BT.max())
-    best = score_BSTN.topk(width, sorted=True)
     if bool((keep_BT == width).all()):
-        return best.indices, None
+        return top_slots(score_BSTN, width), None
+    best = score_BSTN.topk(width).indices
     place = torch.arange(width, device=score_BSTN.device)
-    return best.indices, (place < keep_BT[:, None, :, None]).expand_as(best.indices)
+    return best, (place < keep_BT[:, None, :, None]).expand_as(best)
+
+
+FOLD = 32
+"""Numbers that are folded into one to find a bound below which no best number lies."""
+
+
+def top_slots(score: Tensor, width: int) -> Tensor:
+    """The ``width`` best places of the last dimension, in no order."""
+    if score.device.type != "cpu":
+        return score.topk(width, sorted=False).indices
+    best: Tensor = torch.stack([_top_of_row(row, width) for row in score.flatten(0, -2)])
+    return best.unflatten(0, score.shape[:-1])
+
+
+def _top_of_row(score_N: Tensor, width: int) -> Tensor:
+    folds = len(score_N) // FOLD
+    if folds < 2 * width:
+        return score_N.topk(width, sorted=False).indices
+    # At least ``width`` numbers reach the least of the ``width`` highest maxima; sorting out the rest first is much
+    # faster than the library's selection among all.
+    maxima = score_N[: folds * FOLD].view(FOLD, folds).amax(0)
+    bound = maxima.topk(width, sorted=False).values.amin()
+    near = (score_N >= bound).nonzero()[:, 0]
+    return near[score_N[near].topk(width, sorted=False).indices]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -116,6 +139,45 @@ class SelectionMethod(Budgeted):
     def cache_options(self, subject: Subject, artifact: Artifact) -> dict[str, Any]:
         """A cache of which attention reads a part."""
         return {"select": partial(self.select, artifact=artifact)}
+
+
+class SingleQueryMethod(SelectionMethod):
+    """A selection that looks at one query of one row at a time. A subclass overrides :meth:`choose_one`.
+
+    The tokens of one forward choose one after another, each as if it were decoded alone.
+    """
+
+    by_row = True
+
+    def choose_one(self, view: QueryView, keep: int, artifact: Artifact) -> Selection:
+        """The ``keep`` slots that the only query of the view reads; it may read all that the view holds."""
+        raise NotImplementedError(f"{self.card.id} does not override choose_one")
+
+    def choose(self, view: QueryView, keep_BT: Tensor, artifact: Artifact) -> Selection:
+        """Each query's choice."""
+        new, slots = view.queries_BHTD.shape[2], view.num_slots
+        if new == 1:
+            return self.choose_one(view, int(keep_BT), artifact)
+        steps = []
+        for query in range(new):
+            alone = replace(
+                view,
+                queries_BHTD=view.queries_BHTD[:, :, query : query + 1],
+                keys_BGND=view.keys_BGND[:, :, : slots - new + query + 1],
+                allowed=None,
+            )
+            steps.append(self.choose_one(alone, int(keep_BT[0, query]), artifact))
+        return in_steps(steps)
+
+
+def in_steps(steps: Sequence[Selection]) -> Selection:
+    """Selections of single queries of one row as that of all, padded to the widest."""
+    width = max(one.index_BSTK.shape[-1] for one in steps)
+    room = [width - one.index_BSTK.shape[-1] for one in steps]
+    index = torch.cat([F.pad(one.index_BSTK, (0, r)) for one, r in zip(steps, room, strict=True)], 2)
+    valid = torch.arange(width, device=index.device) < width - index.new_tensor(room)[:, None]
+    valid_BSTK = valid.expand_as(index) if any(room) else None
+    return Selection(index, valid_BSTK, sum(step.scored for step in steps) / len(steps))
 
 
 def first_slots(view: QueryView) -> list[int]:
