@@ -15,6 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Which methods, on which model, with how many threads."""
     group = parser.getgroup("token zoo")
     group.addoption("--zoo-methods", default=os.environ.get("ZOO_BENCH_METHODS", ""), help="ids, comma-separated")
+    group.addoption("--zoo-kind", default=os.environ.get("ZOO_BENCH_KIND", ""), help="only methods of this kind")
     group.addoption("--zoo-model", default=os.environ.get("ZOO_BENCH_MODEL", ""), help="model instead of each kind's")
     group.addoption("--zoo-threads", type=int, default=1, help="torch threads")
 
@@ -25,7 +26,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     if "method_id" in metafunc.fixturenames:
         wanted = [name for name in metafunc.config.getoption("--zoo-methods").split(",") if name]
-        kinds = ("kernel", "tokenizer", "objective")
+        asked = metafunc.config.getoption("--zoo-kind")
+        kinds = (asked,) if asked else ("kernel", "tokenizer", "objective", "pruning")
         known = [name for name, entry in catalog().items() if entry.card.kind in kinds]
         metafunc.parametrize("method_id", wanted or sorted(known))
 

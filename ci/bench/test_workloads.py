@@ -9,14 +9,17 @@ from __future__ import annotations
 import pytest
 
 from harness.catalog.spec import MethodSpec
-from harness.kinds.checking import check_model
 from harness.measure.workload import measure_workload
+from harness.subjects.catalog import DEFAULT_MODEL
+
+MODELS = {"pruning": DEFAULT_MODEL, "objective": "tiny-chain-sum"}
+"""Whose heads, or whose text, a kind's workloads need; the others are timed with a tiny random model."""
 
 
 def test_workloads(method_id, subjects, benchmark):  # type: ignore[no-untyped-def]
     """Time the method's first workload by pytest-benchmark, and every workload in pairs."""
     spec = MethodSpec.parse(method_id)
-    subject = subjects(check_model(spec))
+    subject = subjects(MODELS.get(spec.entry.card.kind, "tiny-random"))
     method, base = spec.build(), MethodSpec(spec.entry.card.baseline).build()
     workloads = list(method.workloads(subject))
     if not workloads:

@@ -11,7 +11,10 @@ from harness.cli.options import Json
 
 
 def bench(
-    methods: Annotated[list[str] | None, typer.Argument(help="Method ids; none: all that have workloads.")] = None,
+    methods: Annotated[
+        list[str] | None, typer.Argument(help="Methods with parameters; none: all that have workloads.")
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", help="Only methods of this kind.")] = "",
     model: Annotated[str, typer.Option("--model", help="Model instead of each method's own.")] = "",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Torch threads.")] = 1,
     benchmark_json: Annotated[
@@ -25,12 +28,15 @@ def bench(
     import sys
     import tempfile
 
-    from harness.catalog.registry import find
+    from harness.catalog.card import KINDS
+    from harness.catalog.spec import MethodSpec
     from harness.cli.output import print_json, print_table
-    from harness.errors import EnvironmentFailed
+    from harness.errors import EnvironmentFailed, unknown_name
 
     for name in methods or ():
-        find(name)
+        MethodSpec.parse(name)
+    if kind and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
     suite = Path(__file__).parents[2] / "ci" / "bench"
     with tempfile.TemporaryDirectory() as folder:
         file = benchmark_json or Path(folder) / "benchmark.json"
@@ -46,6 +52,7 @@ def bench(
         ]
         command += [f"--benchmark-json={file}", f"--zoo-threads={threads}", f"--zoo-methods={','.join(methods or ())}"]
         command += [f"--zoo-model={model}"] if model else []
+        command += [f"--zoo-kind={kind}"] if kind else []
         done = subprocess.run(command, stdout=sys.stderr, check=False)
         if not file.is_file() or not file.stat().st_size:
             raise EnvironmentFailed(f"nothing was measured; pytest ended with exit code {done.returncode}")

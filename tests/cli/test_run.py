@@ -1,11 +1,16 @@
 """`zoo run` up to the first process: plans, narrowing a suite, decode workloads; `zoo train` and `zoo bench`."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from harness.errors import UsageError
 from harness.run.suite import parse_decode
+
+ROOT = Path(__file__).parents[2]
 
 
 def planned(zoo, tmp_path, *arguments):
@@ -73,6 +78,19 @@ def test_train_refuses_what_needs_no_training(zoo):
 def test_bench_names_unknown_methods(zoo):
     code, _, err = zoo("bench", "dualkw")
     assert code == 2 and "did you mean 'dualkv'" in err
+
+
+def test_bench_names_unknown_kinds(zoo):
+    code, _, err = zoo("bench", "--kind", "kernels")
+    assert code == 2 and "did you mean 'kernel'" in err
+
+
+def test_the_benchmarks_can_be_collected():
+    """What `zoo bench` runs lies outside the tests, so nothing else would notice that it no longer loads."""
+    command = [sys.executable, "-m", "pytest", "ci/bench", "--collect-only", "-q", "--import-mode=importlib"]
+    command += ["-p", "no:cacheprovider", "--zoo-methods=dualkv"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "test_workloads.py: 1" in done.stdout, done.stdout
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import ConfigDict, Field
@@ -107,7 +107,7 @@ class PruningMethod(Method):
         """Arguments of :class:`harness.subjects.cache.KVCache`; nothing is pruned without any."""
         return {}
 
-    def check_twin(self) -> PruningMethod:
+    def check_twin(self) -> Self:
         """The method as it is checked: without an artifact, which no invariant may depend on."""
         return self
 

@@ -5,7 +5,7 @@ Memory is not saved; bytes read are. The prompt is read densely, and so are scor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from harness.kinds.method import Artifact
+from harness.kinds.method import Artifact, Workload
 from harness.kinds.pruning.base import Budgeted
 from harness.subjects.subject import Subject
 from harness.subjects.views import QueryView, Selection
@@ -69,10 +69,13 @@ FOLD = 32
 
 def top_slots(score: Tensor, width: int) -> Tensor:
     """The ``width`` best places of the last dimension, in no order."""
+    best: Tensor
     if score.device.type != "cpu":
-        return score.topk(width, sorted=False).indices
-    best: Tensor = torch.stack([_top_of_row(row, width) for row in score.flatten(0, -2)])
-    return best.unflatten(0, score.shape[:-1])
+        best = score.topk(width, sorted=False).indices
+        return best
+    best = torch.stack([_top_of_row(row, width) for row in score.flatten(0, -2)])
+    best = best.unflatten(0, score.shape[:-1])
+    return best
 
 
 def _top_of_row(score_N: Tensor, width: int) -> Tensor:
@@ -135,6 +138,12 @@ class SelectionMethod(Budgeted):
         rows = range(len(starts))
         chosen = [self.choose(row_view(view, r, starts[r]), keep_BT[r : r + 1], artifact) for r in rows]
         return joined(chosen, starts)
+
+    def workloads(self, subject: Subject) -> Iterable[Workload]:
+        """A decode step of one layer over a long cache, against reading all of it."""
+        from harness.kinds.pruning.select_workloads import selection_workloads
+
+        return selection_workloads(self.check_twin(), subject)
 
     def cache_options(self, subject: Subject, artifact: Artifact) -> dict[str, Any]:
         """A cache of which attention reads a part."""
