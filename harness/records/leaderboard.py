@@ -29,6 +29,7 @@ COST_COLUMNS: dict[str, tuple[str, ...]] = {
     "kernel": ("speedup", "error_rms", "call_p50", "tokens_per_s"),
     "tokenizer": ("speedup", "mb_per_s", "bytes_per_token", "fertility", "renyi_efficiency", "round_trip_fidelity"),
     "objective": ("speedup", "call_p50", "tokens_per_s", "train_reward_start", "train_reward_end", "train_seconds"),
+    "architecture": ("speedup_decode", "held_out_accuracy", "bits_per_byte", "kv_slots_per_token", "train_seconds"),
 }
 GENERATION_COLUMNS = (
     "ttft_p50",

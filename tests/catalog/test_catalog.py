@@ -128,7 +128,7 @@ def test_a_number_with_a_sign_does_not_split_a_stack():
 def test_a_page_holds_the_card_and_no_path_of_this_machine():
     page = pages.method_page(find("kv_snapkv"))
     assert page.startswith("# `kv_snapkv`\n") and "arXiv:2404.14469" in page
-    assert "| keep_ratio | float | 0.5 | > 0, <= 1 | part of the prompt's tokens kept |" in page
+    assert "| keep_ratio | float | 0.5 | > 0, <= 1 | part of the tokens kept |" in page
     assert "| speedup_decode | 3.6 | full cache | inputs of 16K tokens (abstract) |" in page
     assert str(Path.cwd()) not in pages.all_pages(catalog().values())
 

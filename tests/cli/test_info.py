@@ -8,7 +8,7 @@ import pytest
 def test_a_method_shows_card_ranges_claims_and_sources(zoo):
     code, out, _ = zoo("info", "kv_snapkv")
     assert code == 0
-    for part in ("arXiv:2404.14469", "> 0, <= 1", "part of the prompt's tokens kept", "not measured here", "kv_full"):
+    for part in ("arXiv:2404.14469", "> 0, <= 1", "part of the tokens kept", "not measured here", "kv_full"):
         assert part in out
     assert "reference code (32 to 64)" in out
 

@@ -1,0 +1,117 @@
+"""Interface of the kind ``architecture``: a method builds a model of its own, the kind trains it at a fixed budget.
+
+Of the given subject only the tokenizer, the device and the type are used, so every architecture reads the same text
+in the same tokens, and the budget is what is held equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from harness.errors import Refused
+from harness.kinds.architecture.training import Batch, batches, descend, windows
+from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe
+from harness.subjects.subject import Subject
+
+
+@contextmanager
+def seeded(subject: Subject, seed: int) -> Iterator[None]:
+    """Random numbers from a seed of their own; the caller's go on as if nothing had been drawn."""
+    devices = [subject.device] if subject.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ArchitectureMethod(Method):
+    """A model trained from random weights. A subclass overrides ``build``, ``loss`` and ``subject_of``.
+
+    It may override :meth:`fit` where a training has several stages, and :meth:`check_twin` where its shape has to
+    shrink for the checks.
+    """
+
+    trains: ClassVar[bool] = True
+    replaces: ClassVar[frozenset[str]] = frozenset({"weights", "decoder"})
+
+    steps: int = Field(400, ge=1, description="optimizer steps")
+    batch: int = Field(8, ge=1, description="rows of one step")
+    length: int = Field(128, ge=8, description="tokens of a row")
+    learning_rate: float = Field(2e-3, gt=0, description="of AdamW at its highest, then falling as a cosine")
+    corpus: str = Field("python_docs", description="text to train on: a name, or the path of a file or a folder")
+
+    def build(self, subject: Subject) -> nn.Module:
+        """An untrained model for the subject's tokenizer, on its device."""
+        raise NotImplementedError(f"{self.card.id} does not override build")
+
+    def loss(self, model: Any, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """The scalar that training lowers. What stands where the mask is False must not count."""
+        raise NotImplementedError(f"{self.card.id} does not override loss")
+
+    def subject_of(self, subject: Subject, model: Any) -> Subject:
+        """How a trained model scores and generates."""
+        raise NotImplementedError(f"{self.card.id} does not override subject_of")
+
+    def check_twin(self) -> ArchitectureMethod:
+        """The method as it is checked, of a size that trains in milliseconds."""
+        return self
+
+    def fit(self, model: nn.Module, rows: Iterator[Batch], low_precision: bool) -> list[dict[str, Any]]:
+        """Train in place on ``steps`` batches; returns one record of :func:`descend` a stage."""
+        rates = [(self.learning_rate, model.parameters())]
+        return [descend("train", model, self.loss, rows, self.steps, rates, low_precision)]
+
+    def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
+        """Train in float32; the artifact holds the ``weights`` in the subject's type and the ``stages``' records."""
+        held = windows(subject.text_tokenizer(), self.corpus, "train", self.steps * self.batch, self.length, ctx.seed)
+        rows = batches(held, self.batch, self.steps, ctx.seed, subject.device)
+        with torch.inference_mode(False), torch.enable_grad(), seeded(subject, ctx.seed):
+            model = self.build(subject).float()
+            stages = self.fit(model, rows, subject.dtype == torch.bfloat16)
+        weights = {
+            name: value.detach().to(subject.dtype) if value.is_floating_point() else value
+            for name, value in model.state_dict().items()
+        }
+        return {"weights": weights, "stages": stages}
+
+    @contextmanager
+    def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
+        """The trained model in the place of the subject's."""
+        if artifact is None:
+            raise Refused(
+                f"{self.card.id} has no trained weights to apply; prepare it first (zoo train {self.card.id})"
+            )
+        with torch.inference_mode(False), seeded(subject, 0):
+            model = self.build(subject).to(subject.dtype)
+        model.load_state_dict(artifact["weights"])
+        yield self.subject_of(subject, model.eval())
+
+    def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:
+        """Steps, tokens, the loss at the end, and each stage's seconds."""
+        stages = artifact["stages"]
+        last = stages[-1]["losses"][-max(1, len(stages[-1]["losses"]) // 10) :]
+        return [
+            Measurement("updates", float(sum(len(s["losses"]) for s in stages))),
+            Measurement("corpus_tokens", float(sum(s["tokens"] for s in stages))),
+            Measurement("train_loss_end", sum(last) / len(last), n=len(last)),
+            *(Measurement("phase_seconds", s["seconds"], phase=s["phase"], source="clock") for s in stages),
+        ]
+
+    def probes(self) -> Iterable[Probe]:
+        """``held_out``: the trained model on the corpus's test split."""
+        from harness.kinds.architecture.held_out import HeldOut
+
+        return (HeldOut(self.corpus, self.length),)
+
+    def checks(self, subject: Subject) -> Iterable[Check]:
+        """The kind's invariants."""
+        from harness.kinds.architecture.checks import architecture_checks
+
+        return architecture_checks(self, subject)

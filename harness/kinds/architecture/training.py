@@ -1,0 +1,96 @@
+"""Training at a fixed budget: windows of a corpus, a schedule, and a record of what was spent."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.subjects.tokenizer import Tokenizer
+from harness.toolkit.corpora import documents
+from harness.toolkit.trainer import optimizer_step
+
+Batch = tuple[Tensor, Tensor]
+"""Ids ``[B, T]`` and a mask ``[B, T]``, True for real tokens; padding is on the right and may hold anything."""
+
+Loss = Callable[[Any, Tensor, Tensor], Tensor]
+WARM_UP_STEPS = 20
+LAST_RATE = 0.1
+"""Part of the learning rate that is left at the end of the cosine."""
+
+
+def windows(tokenizer: Tokenizer, corpus: str, split: str, count: int, length: int, seed: int) -> Batch:
+    """Up to ``count`` rows of ``length`` tokens cut from the joined documents of one split of a corpus.
+
+    Every document begins with the tokenizer's prefix id and ends with its end-of-text id. A text shorter than one row
+    is padded.
+    """
+    stream: list[int] = []
+    for text in documents(corpus, split, seed=seed):
+        stream += [tokenizer.prefix_id, *tokenizer.encode(text), *tokenizer.eos_ids[:1]]
+        if len(stream) >= count * length:
+            break
+    real = len(stream)
+    stream += [0] * (length - real)
+    rows = min(count, len(stream) // length)
+    mask = torch.arange(rows * length) < real
+    return torch.tensor(stream[: rows * length]).view(rows, length), mask.view(rows, length)
+
+
+def batches(rows: Batch, size: int, steps: int, seed: int, device: torch.device) -> Iterator[Batch]:
+    """``steps`` batches of ``size`` rows in seeded order, epoch after epoch."""
+    rng = random.Random(f"rows:{seed}")
+    order: list[int] = []
+    for _ in range(steps):
+        while len(order) < size:
+            order = rng.sample(range(len(rows[0])), len(rows[0])) + order
+        picked = torch.tensor([order.pop() for _ in range(size)])
+        yield rows[0][picked].to(device), rows[1][picked].to(device)
+
+
+def causal_loss(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean negative log-likelihood, in nats, of all real tokens but each row's first, for a transformers model."""
+    logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
+    real_BT = mask_BT[:, 1:]
+    return F.cross_entropy(logits_BTV[real_BT].float(), ids_BT[:, 1:][real_BT])
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Part of the learning rate at a step: a linear rise, then a cosine down to :data:`LAST_RATE`."""
+    falling = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, (step + 1) / WARM_UP_STEPS) * falling
+
+
+def descend(
+    phase: str,
+    model: nn.Module,
+    loss: Loss,
+    rows: Iterable[Batch],
+    steps: int,
+    rates: Iterable[tuple[float, Iterable[nn.Parameter]]],
+    low_precision: bool = False,
+) -> dict[str, Any]:
+    """One stage of a training by AdamW: parameters in groups with their highest learning rates.
+
+    Returns plain data: ``phase``, each step's loss, real tokens that went in (repeats counted) and seconds.
+    """
+    groups = [{"params": list(held), "lr": rate} for rate, held in rates]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps))
+    losses, tokens, started = [], 0, time.perf_counter()
+    model.train()
+    for ids_BT, mask_BT in rows:
+        with torch.autocast(ids_BT.device.type, torch.bfloat16, enabled=low_precision):
+            value = loss(model, ids_BT, mask_BT)
+        optimizer_step(optimizer, value)
+        schedule.step()
+        losses.append(float(value.detach()))
+        tokens += int(mask_BT.sum())
+    model.eval()
+    return {"phase": phase, "losses": losses, "tokens": tokens, "seconds": time.perf_counter() - started}
