@@ -20,7 +20,15 @@ from harness.stats.tails import quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
 
-CACHE_COUNTS = ("kv_kept_fraction", "kv_bytes_held", "kv_bytes_allocated")
+CACHE_COUNTS = (
+    "kv_kept_fraction",
+    "kv_read_fraction",
+    "kv_scored_fraction",
+    "kv_bytes_held",
+    "kv_bytes_allocated",
+    "tokens_per_segment",
+    "kv_slots_per_token",
+)
 SPEEDUPS = {
     "speedup_total": "total_s",
     "speedup_decode": "decode_s",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 COST_COLUMNS: dict[str, tuple[str, ...]] = {
-    "pruning": ("speedup_decode", "speedup_ttft", "kv_kept_fraction", "kv_bytes_held"),
+    "pruning": ("speedup_decode", "speedup_ttft", "kv_kept_fraction", "kv_read_fraction", "kv_bytes_held"),
     "speculative": ("speedup_total", "speedup_decode", "speedup_bound", "mean_accepted_tokens", "plain_step_share"),
     "decoding": ("speedup_total", "tokens_forwarded_per_token"),
     "kernel": ("speedup", "error_rms", "call_p50", "tokens_per_s"),

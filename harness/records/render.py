@@ -20,6 +20,7 @@ SHORT = {
     "plain_step_share": "plain steps",
     "forwards_saved": "forwards saved",
     "kv_kept_fraction": "KV kept",
+    "kv_read_fraction": "KV read",
     "kv_bytes_held": "KV held",
     "ttft_p50": "TTFT p50",
     "ttft_p90": "TTFT p90",

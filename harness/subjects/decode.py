@@ -76,18 +76,16 @@ def finish_counts(row: Generation, runner: Runner) -> None:
     cache = runner.cache
     rows = len(cache.seen_B) if cache.seen_B is not None else 1
     seen = float(cache.seen_B.float().mean()) if cache.seen_B is not None else 0.0
+    kept = cache.kept_slots() / seen if seen else 1.0
     row.counts |= {
         "forwards": runner.counts.forwards / rows,
         "tokens_forwarded": runner.counts.tokens / rows,
         "kv_bytes_held": cache.held_bytes() / rows,
         "kv_bytes_allocated": cache.allocated_bytes() / rows,
-        "kv_kept_fraction": cache.kept_slots() / seen if seen else 1.0,
+        "kv_kept_fraction": kept,
+        "kv_read_fraction": cache.read / cache.reads if cache.reads else kept,
+        "kv_scored_fraction": cache.scored / max(1, cache.reads),
     }
-    if cache.reads:
-        row.counts |= {
-            "kv_read_fraction": cache.read / cache.reads,
-            "kv_scored_fraction": cache.scored / cache.reads,
-        }
     row.seconds["forward"] = runner.counts.forward_s
 
 
