@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.catalog import method
-from harness.kinds.pruning import LayerView, ObservationMethod
+from harness.kinds.pruning import LayerView, ObservationMethod, keep_where
 
 
 def head_slots(score_HN: Tensor, keep: int, floor: int) -> Tensor:
@@ -58,9 +58,4 @@ class KvAda(ObservationMethod):
             window = min(self.window, keep)
             floor = max(window, int(self.alpha * keep))
             stays_BHN[row][:, real] = head_slots(score_BHN[row][:, real], keep, floor)
-        width = int(stays_BHN.sum(-1).max())
-        if width == view.num_slots and bool(stays_BHN.all()):
-            return None
-        # Sorted by staying, then by place: those that stay come last, in their order.
-        index_BHK = stays_BHN.int().argsort(dim=-1, stable=True)[..., -width:]
-        return index_BHK, stays_BHN.gather(2, index_BHK)
+        return keep_where(stays_BHN)

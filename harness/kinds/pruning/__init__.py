@@ -6,6 +6,7 @@ from harness.kinds.pruning.base import (
     PruningMethod,
     column_sums,
     keep_count,
+    keep_where,
     rank_slots,
     window_attention,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "gathered",
     "group_queries",
     "keep_count",
+    "keep_where",
     "logits",
     "packed_keys",
     "page_summaries",

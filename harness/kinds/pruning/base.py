@@ -59,6 +59,16 @@ def rank_slots(score_BHN: Tensor, valid_BHN: Tensor | None, keep_B: Tensor) -> K
     return ascending.clamp(min=0), valid
 
 
+def keep_where(stays_BHN: Tensor) -> Keep | None:
+    """The slots that stay where heads keep different numbers of them, padded to the longest; None where all stay."""
+    if bool(stays_BHN.all()):
+        return None
+    width = int(stays_BHN.sum(-1).max())
+    # Sorted by staying, then by place: those that stay come last, in their order.
+    index_BHK = stays_BHN.int().argsort(dim=-1, stable=True)[..., -width:]
+    return index_BHK, stays_BHN.gather(2, index_BHK)
+
+
 def window_attention(view: LayerView, window: int) -> Tensor:
     """Attention rows of the prompt's last ``window`` queries, averaged over each group's heads, ``[B, G, W, N]``.
 

@@ -1,0 +1,101 @@
+"""DuoAttention, without its training: a few retrieval heads keep the whole prompt, the others its ends.
+
+m_h = mean over decoding steps of the attention that head h gives to slots between the first ``num_sinks`` and the last
+``window``; a key/value head counts as its most far-sighted query head. The ``retrieval`` part of all key/value heads
+of the model with the largest m keep everything; the others keep sinks and window, once after the prompt.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from harness.catalog import method
+from harness.kinds.pruning import LayerView, PruningMethod, QueryView, group_queries, keep_where, logits
+from harness.kinds.pruning.calibration import calibration_prompts, watch_decoding
+
+
+def remote_mass(view: QueryView, num_sinks: int, window: int) -> Tensor:
+    """Attention of the view's only query to the middle of the text, by key/value head, ``[G]``."""
+    weights_GRN = (logits(group_queries(view), view.keys_BGND) * view.scaling).softmax(-1)[0, :, :, 0]
+    return weights_GRN[..., num_sinks : max(num_sinks, view.num_slots - window)].sum(-1).amax(-1)
+
+
+def retrieval_heads(mass_LG: Tensor, part: float) -> Tensor:
+    """``[L, G]``, True for the ``part`` of all heads with the largest mass; ties go to the earlier head."""
+    count = round(part * mass_LG.numel())
+    best = mass_LG.flatten().argsort(descending=True, stable=True)[:count]
+    return torch.zeros(mass_LG.numel(), dtype=torch.bool).index_fill(0, best, True).view_as(mass_LG)
+
+
+@method(
+    id="kv_duo",
+    kind="pruning",
+    title="DuoAttention: retrieval heads and streaming heads",
+    paper="arXiv:2410.10819",
+    guarantee="approximate",
+    baseline="kv_full",
+    identity={"retrieval": 1.0},
+    needs="calibration of seconds",
+    claims=[
+        {
+            "metric": "decode speed-up",
+            "value": 2.18,
+            "against": "full cache",
+            "on": "models without grouped heads (abstract: 'up to 2.18x'; 1.50x with)",
+        }
+    ],
+    details={
+        "heads": "ours: by attention to the middle of ordinary text while decoding; the paper trains a gate a head",
+        "num_sinks, window": "a common library has 128 and 256; smaller here, for prompts of 1K",
+        "decoded tokens": "ours: all stay; the paper moves the window on",
+        "memory": "heads of a layer are stored padded to the longest: a layer with a retrieval head frees nothing",
+    },
+)
+class KvDuo(PruningMethod):
+    """Whole heads keep everything or little."""
+
+    trains: ClassVar[bool] = True
+
+    retrieval: float = Field(0.25, ge=0, le=1, description="part of the key/value heads that keep everything")
+    num_sinks: int = Field(4, ge=0, description="first tokens that the others keep")
+    window: int = Field(64, ge=1, description="last tokens of the prompt that the others keep")
+    heads: Literal["calibrated", "random"] = Field("calibrated", description="random: the control")
+    corpus: str = Field("python_docs", description="calibration texts: corpus name, or path of a file or folder")
+    texts: int = Field(4, ge=1, description="calibration texts")
+    text_tokens: int = Field(512, ge=8, description="tokens of each")
+    steps: int = Field(16, ge=1, description="decoding steps after each")
+
+    def check_twin(self):  # type: ignore[no-untyped-def]
+        """With random heads."""
+        return type(self)(**{**vars(self), "heads": "random"})
+
+    def prepare(self, subject, ctx):  # type: ignore[no-untyped-def]
+        """Mean mass ``[L, G]`` over texts and steps."""
+        sums: dict[int, Tensor] = {}
+
+        def look(view: QueryView) -> None:
+            sums[view.layer] = sums.get(view.layer, 0) + remote_mass(view, self.num_sinks, self.window).cpu()
+
+        prompts = calibration_prompts(subject, self.corpus, self.texts, self.text_tokens, ctx.seed)
+        watch_decoding(subject, prompts, self.steps, look)
+        return {"mass_LG": torch.stack([sums[n] for n in sorted(sums)]) / (self.texts * self.steps)}
+
+    def cache_options(self, subject, artifact):  # type: ignore[no-untyped-def]
+        """A cache that evicts by head."""
+        config = subject.model.config.get_text_config()
+        mass_LG = torch.rand(
+            config.num_hidden_layers, config.num_key_value_heads, generator=torch.Generator().manual_seed(0)
+        )
+        if self.heads == "calibrated":
+            mass_LG = artifact["mass_LG"]
+        whole_LG = retrieval_heads(mass_LG, self.retrieval)
+        return {"evict": lambda view: self.evict(view, whole_LG[view.layer])}
+
+    def evict(self, view: LayerView, whole_G: Tensor):  # type: ignore[no-untyped-def]
+        """Everything of the retrieval heads, sinks and window of the others."""
+        position = view.position_BHN
+        ends = (position < self.num_sinks) | (position >= view.seen_B[:, None, None] - self.window)
+        stays_BHN = ends.expand(-1, view.keys_BHND.shape[1], -1) | whole_G.to(position.device)[:, None]
+        return keep_where(stays_BHN if view.valid_BHN is None else stays_BHN & view.valid_BHN)
