@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from harness.subjects.cache import KVCache
-from harness.subjects.grouped import grouped_attention, quickest, selected_attention
+from harness.subjects.grouped import grouped_attention, long_cache_kernels, quickest, selected_attention
 from harness.subjects.kv_layer import KVLayer
 
 NAME = "zoo"
@@ -104,34 +104,39 @@ def zoo_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    num_queries, slots = query.shape[2], key.shape[2]
     index = int(module.layer_idx)  # type: ignore[arg-type]
-    # A layer with a sliding window reads little as it is.
-    if zoo_step.cache.select is not None and sliding_window is None:
-        mask = zoo_step.allowed(index, num_queries, query.device, sliding_window)
-        chosen = zoo_step.cache.selection(index, query, mask, scale)
-        if chosen is not None:
-            return selected_attention(query, key, value, mask, chosen, scale, softcap).transpose(1, 2), None
-    plain = (
-        num_queries == slots
-        and zoo_step.valid_BT is None
-        and zoo_step.block_TM is None
-        and softcap is None
-        and (sliding_window is None or slots <= sliding_window)
-    )
-    if plain and num_queries > 1:
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
-    else:
-        mask = zoo_step.allowed(index, num_queries, query.device, sliding_window)
-        if num_queries <= GROUPED_QUERIES or softcap is not None:
-            states = quickest(query, key, value)
-            out = grouped_attention(*states, mask, scale, softcap).to(query.dtype)
-        else:
-            if mask is not None and mask.shape[1] > 1:
-                mask = mask.repeat_interleave(query.shape[1] // mask.shape[1], 1)
-            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+    with long_cache_kernels(query, key.shape[2]):
+        out = _attend(zoo_step, index, query, key, value, scale, sliding_window, softcap)
     zoo_step.cache.observe(index, query, scale)
     return out.transpose(1, 2), None
+
+
+def _attend(
+    step: ForwardStep,
+    index: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Attention of layer ``index`` by the path that is fastest for its shapes, ``[B, H, T, D]``."""
+    num_queries, slots = query.shape[2], key.shape[2]
+    whole = num_queries == slots and step.valid_BT is None and step.block_TM is None
+    dense = step.cache.select is None or step.cache.phase == "prefill"
+    if whole and dense and num_queries > 1 and softcap is None and (window or slots) >= slots:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+    mask = step.allowed(index, num_queries, query.device, window)
+    # A layer with a sliding window reads little as it is.
+    chosen = step.cache.selection(index, query, mask, scale) if window is None else None
+    if chosen is not None:
+        return selected_attention(query, key, value, mask, chosen, scale, softcap)
+    if num_queries <= GROUPED_QUERIES or softcap is not None:
+        return grouped_attention(*quickest(query, key, value), mask, scale, softcap).to(query.dtype)
+    if mask is not None and mask.shape[1] > 1:
+        mask = mask.repeat_interleave(query.shape[1] // mask.shape[1], 1)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
 
 
 AttentionInterface.register(NAME, zoo_attention)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -39,6 +42,19 @@ def _product(left_BGRK: Tensor, right_BGKN: Tensor) -> Tensor:
     flat = zip(left_BGRK.flatten(0, 1), right_BGKN.flatten(0, 1), strict=True)
     product: Tensor = torch.stack([left @ right for left, right in flat]).unflatten(0, left_BGRK.shape[:2])
     return product
+
+
+@contextmanager
+def long_cache_kernels(states: Tensor, slots: int) -> Iterator[None]:
+    """oneDNN for products with a long cache: forwards of a single row turn it off, for the sake of linear layers."""
+    if not _half_on_cpu(states) or slots < WIDENED_SLOTS:
+        yield
+        return
+    before = torch.backends.mkldnn.set_flags(True)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before[0])
 
 
 def _half_on_cpu(states: Tensor) -> bool:

@@ -8,6 +8,7 @@ import torch
 from harness.errors import Refused
 from harness.kinds.speculative.base import DraftTree, ancestors
 from harness.subjects.cache import KVCache
+from harness.subjects.grouped import grouped_attention, long_cache_kernels, quickest
 from harness.subjects.load import wrap_model
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.runner import Runner
@@ -134,3 +135,31 @@ def test_learnt_positions_are_served(make_model):
         first = runner.prefill([PROMPTS[0][:6]], all_logits=True)[0]
         rest = runner.forward(torch.tensor([PROMPTS[0][6:]]))[0]
     torch.testing.assert_close(torch.cat([first, rest]), whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("slots", [40, 1030, 4200])
+@pytest.mark.parametrize("new", [1, 3])
+def test_every_path_of_few_queries_gives_the_same_attention(slots, new):
+    """Short, long and very long caches are multiplied in different ways in half precision; buffers have spare room."""
+    generator = torch.Generator().manual_seed(slots)
+    query = torch.randn(2, 4, new, 16, generator=generator).bfloat16()
+    keys, values = (torch.randn(2, 2, slots + 9, 16, generator=generator).bfloat16()[:, :, :slots] for _ in range(2))
+    mask = torch.ones(new, slots, dtype=torch.bool).tril(slots - new)[None, None]
+    with long_cache_kernels(query, slots):
+        ours = grouped_attention(*quickest(query, keys, values), mask, 0.25, None)
+    wide = (t.float() for t in (query, keys.repeat_interleave(2, 1), values.repeat_interleave(2, 1)))
+    wanted = torch.nn.functional.scaled_dot_product_attention(*wide, attn_mask=mask, scale=0.25)
+    torch.testing.assert_close(ours.float(), wanted, atol=2e-2, rtol=2e-2)
+
+
+def test_the_librarys_switch_is_as_before_once_attention_is_done():
+    states = torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16)
+    before = torch.backends.mkldnn.set_flags(False)
+    try:
+        with long_cache_kernels(states, 5000):
+            assert torch.backends.mkldnn.enabled
+        assert not torch.backends.mkldnn.enabled
+        with long_cache_kernels(states, 10):
+            assert not torch.backends.mkldnn.enabled
+    finally:
+        torch.backends.mkldnn.set_flags(before[0])
