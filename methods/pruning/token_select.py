@@ -78,8 +78,8 @@ class TokenSelect(SingleQueryMethod):
         return self.with_ends(view, middle, keep, self.scored(view))
 
     def with_ends(self, view: QueryView, middle: Tensor, keep: int, scored: float) -> Selection:
-        """A middle with the sinks and the window of this query; of a small budget the window has most."""
+        """A middle with the sinks and the window of this query; a small budget goes to the sinks first."""
         place = torch.arange(view.num_slots, device=view.keys_BGND.device)
-        window = min(self.window, keep)
-        sinks = min(self.num_sinks, keep - window)
+        sinks = min(self.num_sinks, keep - 1)
+        window = min(self.window, keep - sinks)
         return Selection(torch.cat([place[:sinks], middle, place[-window:]])[None, None, None], None, scored)

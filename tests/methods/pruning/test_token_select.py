@@ -67,9 +67,9 @@ def test_scaled_heads_vote_less_sharply():
     assert first == {"none": 31, "sqrt": 30}
 
 
-def test_a_budget_within_the_window_is_the_latest_tokens():
-    assert sorted(chosen(TokenSelect(tokens=7, num_sinks=2, window=6), made_view())) == [0, *range(54, 60)]
-    assert sorted(chosen(TokenSelect(tokens=4, num_sinks=2, window=6), made_view())) == [56, 57, 58, 59]
+def test_a_budget_within_sinks_and_window_is_spent_on_both():
+    assert sorted(chosen(TokenSelect(tokens=7, num_sinks=2, window=6), made_view())) == [0, 1, *range(55, 60)]
+    assert sorted(chosen(TokenSelect(tokens=1, num_sinks=2, window=6), made_view())) == [59]
 
 
 def test_a_choice_is_used_again_while_the_queries_stay_alike():
