@@ -6,7 +6,8 @@ the whole logit, CA_i = |TopK(sum alpha) & TopK(alpha_i)| / K; decoding ranks al
 the best in full.
 """
 
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from harness.catalog import method
 from harness.kinds.pruning import QueryView, SelectionMethod, group_queries, logits, packed_keys
-from harness.kinds.pruning.calibration import calibration_prompts, watch_decoding
+from harness.kinds.pruning.calibration import Calibrated
 from harness.kinds.pruning.rotary_chunks import chunk_count, pair_channels
 
 
@@ -54,40 +55,29 @@ def agreement(query_HD: Tensor, keys_HND: Tensor, pairs_P2: Tensor, keep: int) -
         "packed channels": "ours: the chosen channels of all keys are kept a second time, side by side",
     },
 )
-class Fasa(SelectionMethod):
+class Fasa(Calibrated, SelectionMethod):
     """Score: the logit of the dominant chunks."""
-
-    trains: ClassVar[bool] = True
 
     dense_layers: int = Field(1, ge=0, description="first layers that read everything")
     num_chunks: int = Field(0, ge=0, description="dominant chunks of each head; 0: a quarter of them")
     pairing: Literal["half", "adjacent"] = Field("half", description="channels of a chunk")
     group: Literal["head", "sum"] = Field("head", description="a set for each query head, or for each key/value head")
     chunks: Literal["calibrated", "random"] = Field("calibrated", description="random: the control")
-    corpus: str = Field("python_docs", description="calibration texts: corpus name, or path of a file or folder")
-    texts: int = Field(4, ge=1, description="calibration texts")
-    text_tokens: int = Field(512, ge=8, description="tokens of each")
-    steps: int = Field(16, ge=1, description="decoding steps after each")
 
     def check_twin(self):  # type: ignore[no-untyped-def]
         """With random chunks."""
-        return type(self)(**{**vars(self), "chunks": "random"})
+        return replace(self, chunks="random")
 
     def prepare(self, subject, ctx):  # type: ignore[no-untyped-def]
         """Mean agreement ``[L, H, P]`` over texts and steps."""
-        sums: dict[int, Tensor] = {}
 
-        def look(view: QueryView) -> None:
+        def measure(view: QueryView) -> Tensor:
             keep = int(self.budget(torch.tensor([view.num_slots])))
             keys = view.keys_BGND[0].repeat_interleave(view.per_group, 0).float()
             pairs = pair_channels(keys.shape[-1], self.pairing).to(keys.device)
-            found = agreement(view.queries_BHTD[0, :, 0].float(), keys, pairs, keep)
-            sums[view.layer] = sums.get(view.layer, 0) + found
+            return agreement(view.queries_BHTD[0, :, 0].float(), keys, pairs, keep)
 
-        prompts = calibration_prompts(subject, self.corpus, self.texts, self.text_tokens, ctx.seed)
-        watch_decoding(subject, prompts, self.steps, look)
-        mean = torch.stack([sums[layer] for layer in sorted(sums)]) / (self.texts * self.steps)
-        return {"agreement_LHP": mean.cpu(), "pairing": self.pairing}
+        return {"agreement_LHP": self.mean_of(subject, ctx.seed, measure)}
 
     def count(self, width: int) -> int:
         """Dominant chunks of a head of ``width`` channels."""

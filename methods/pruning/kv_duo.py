@@ -5,15 +5,17 @@ m_h = mean over decoding steps of the attention that head h gives to slots betwe
 of the model with the largest m keep everything; the others keep sinks and window, once after the prompt.
 """
 
-from typing import ClassVar, Literal
+from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from harness.catalog import method
-from harness.kinds.pruning import LayerView, PruningMethod, QueryView, group_queries, keep_where, logits
-from harness.kinds.pruning.calibration import calibration_prompts, watch_decoding
+from harness.kinds.pruning import LayerView, QueryView, group_queries, keep_where, logits
+from harness.kinds.pruning.calibration import Calibrated
 
 
 def remote_mass(view: QueryView, num_sinks: int, window: int) -> Tensor:
@@ -53,34 +55,22 @@ def retrieval_heads(mass_LG: Tensor, part: float) -> Tensor:
         "memory": "heads of a layer are stored padded to the longest: a layer with a retrieval head frees nothing",
     },
 )
-class KvDuo(PruningMethod):
+class KvDuo(Calibrated):
     """Whole heads keep everything or little."""
-
-    trains: ClassVar[bool] = True
 
     retrieval: float = Field(0.25, ge=0, le=1, description="part of the key/value heads that keep everything")
     num_sinks: int = Field(4, ge=0, description="first tokens that the others keep")
     window: int = Field(64, ge=1, description="last tokens of the prompt that the others keep")
     heads: Literal["calibrated", "random"] = Field("calibrated", description="random: the control")
-    corpus: str = Field("python_docs", description="calibration texts: corpus name, or path of a file or folder")
-    texts: int = Field(4, ge=1, description="calibration texts")
-    text_tokens: int = Field(512, ge=8, description="tokens of each")
-    steps: int = Field(16, ge=1, description="decoding steps after each")
 
     def check_twin(self):  # type: ignore[no-untyped-def]
         """With random heads."""
-        return type(self)(**{**vars(self), "heads": "random"})
+        return replace(self, heads="random")
 
     def prepare(self, subject, ctx):  # type: ignore[no-untyped-def]
         """Mean mass ``[L, G]`` over texts and steps."""
-        sums: dict[int, Tensor] = {}
-
-        def look(view: QueryView) -> None:
-            sums[view.layer] = sums.get(view.layer, 0) + remote_mass(view, self.num_sinks, self.window).cpu()
-
-        prompts = calibration_prompts(subject, self.corpus, self.texts, self.text_tokens, ctx.seed)
-        watch_decoding(subject, prompts, self.steps, look)
-        return {"mass_LG": torch.stack([sums[n] for n in sorted(sums)]) / (self.texts * self.steps)}
+        measure = partial(remote_mass, num_sinks=self.num_sinks, window=self.window)
+        return {"mass_LG": self.mean_of(subject, ctx.seed, measure)}
 
     def cache_options(self, subject, artifact):  # type: ignore[no-untyped-def]
         """A cache that evicts by head."""

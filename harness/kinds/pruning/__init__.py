@@ -2,7 +2,6 @@
 
 from harness.kinds.pruning.base import (
     EvictionMethod,
-    LayerView,
     PruningMethod,
     column_sums,
     keep_count,
@@ -22,7 +21,7 @@ from harness.kinds.pruning.selecting import (
     top_slots,
 )
 from harness.subjects.grouped import gathered
-from harness.subjects.views import QueryView, Selection
+from harness.subjects.views import LayerView, QueryView, Selection
 
 __all__ = [
     "EvictionMethod",

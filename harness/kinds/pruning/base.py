@@ -21,17 +21,6 @@ from harness.kinds.method import Artifact, Check, Method
 from harness.subjects.subject import KV_VIEWS, Subject
 from harness.subjects.views import Keep, LayerView
 
-__all__ = [
-    "Budgeted",
-    "EvictionMethod",
-    "LayerView",
-    "PruningMethod",
-    "column_sums",
-    "keep_count",
-    "rank_slots",
-    "window_attention",
-]
-
 
 def keep_count(keep_ratio: float, length_B: Tensor) -> Tensor:
     """Slots to keep of each row's ``length_B``: ``max(1, floor(keep_ratio * n + 1e-9))``."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from harness.errors import UsageError
+from harness.kinds.pruning.base import PruningMethod
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.subject import Subject
 from harness.subjects.views import QueryView
@@ -38,3 +42,26 @@ def watch_decoding(
     with torch.inference_mode():
         for prompt in prompts:
             watched.generate(GenerateRequest(prompts=[prompt], max_new_tokens=new_tokens + 1, ignore_eos=True))
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Calibrated(PruningMethod):
+    """A method that learns from decoding after stretches of a corpus, before anything is pruned."""
+
+    trains: ClassVar[bool] = True
+
+    corpus: str = Field("python_docs", description="calibration texts: corpus name, or path of a file or folder")
+    texts: int = Field(4, ge=1, description="calibration texts")
+    text_tokens: int = Field(512, ge=8, description="tokens of each")
+    steps: int = Field(16, ge=1, description="decoding steps after each")
+
+    def mean_of(self, subject: Subject, seed: int, measure: Callable[[QueryView], Tensor]) -> Tensor:
+        """What ``measure`` says of each layer's decoding query, by layer, the mean over texts and steps; on the CPU."""
+        sums: dict[int, Tensor] = {}
+
+        def look(view: QueryView) -> None:
+            sums[view.layer] = sums.get(view.layer, 0) + measure(view).cpu()
+
+        prompts = calibration_prompts(subject, self.corpus, self.texts, self.text_tokens, seed)
+        watch_decoding(subject, prompts, self.steps, look)
+        return torch.stack([sums[layer] for layer in sorted(sums)]) / (self.texts * self.steps)

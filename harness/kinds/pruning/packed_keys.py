@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from harness.kinds.pruning.growing import with_room
 from harness.subjects.views import QueryView
 
 
@@ -12,17 +13,12 @@ def packed_keys(view: QueryView, channel_SC: Tensor) -> Tensor:
 
     Rows that are committed are copied once; a buffer that grows by half holds them.
     """
-    sets, channels = channel_SC.shape
-    keys = view.keys_BGND
-    buffer, have = view.scratch.get("packed"), view.scratch.get("packed_rows", 0)
-    if buffer is None or buffer.shape[2] < view.num_slots:
-        wider = keys.new_empty(len(keys), sets, view.num_slots + max(64, view.num_slots // 2), channels)
-        if buffer is not None:
-            wider[:, :, :have] = buffer[:, :, :have]
-        buffer = view.scratch["packed"] = wider
-    fresh = keys[:, :, have:].repeat_interleave(sets // keys.shape[1], 1)
-    wanted = channel_SC[None, :, None].expand(len(keys), -1, fresh.shape[2], -1)
-    buffer[:, :, have : view.num_slots] = fresh.gather(3, wanted)
+    keys, have = view.keys_BGND, view.scratch.get("packed_rows", 0)
+    fresh = keys[:, :, have:].repeat_interleave(len(channel_SC) // keys.shape[1], 1)
+    fresh = fresh.gather(3, channel_SC[None, :, None].expand(len(keys), -1, fresh.shape[2], -1))
+    buffer = with_room(view.scratch.get("packed"), fresh, have, view.num_slots)
+    buffer[:, :, have : view.num_slots] = fresh
+    view.scratch["packed"] = buffer
     view.scratch["packed_rows"] = view.committed
     packed: Tensor = buffer[:, :, : view.num_slots]
     return packed

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from harness.kinds.method import Artifact
+from harness.kinds.pruning.growing import with_room
 from harness.kinds.pruning.selecting import OWN, SelectionMethod
 from harness.subjects.views import QueryView, Selection
 
@@ -26,9 +27,8 @@ def page_summaries(view: QueryView, page: int, summary: Summary, count: int | No
     count = -(-slots // page) if count is None else count
     held, have = view.scratch.get("pages"), view.scratch.get("num_pages", 0)
     full = min(view.committed // page, count)
-    if held is None or held.shape[2] < count:
-        held = _grown(held, summary(keys[:, :, None, :1]), have, count)
-        view.scratch["pages"] = held
+    example = held if held is not None else summary(keys[:, :, None, :1])
+    view.scratch["pages"] = held = with_room(held, example, have, count)
     if full > have:
         held[:, :, have:full] = summary(keys[:, :, have * page : full * page].unflatten(2, (-1, page)))
         view.scratch["num_pages"] = have = full
@@ -36,15 +36,6 @@ def page_summaries(view: QueryView, page: int, summary: Summary, count: int | No
         held[:, :, number : number + 1] = summary(keys[:, :, None, number * page : (number + 1) * page])
     made: Tensor = held[:, :, :count]
     return made
-
-
-def _grown(held: Tensor | None, example_BG1C: Tensor, have: int, count: int) -> Tensor:
-    """A buffer for ``count`` pages and half as many more, with what was held."""
-    batch, groups, _, channels = example_BG1C.shape
-    wider = example_BG1C.new_empty(batch, groups, count + max(8, count // 2), channels)
-    if held is not None:
-        wider[:, :, :have] = held[:, :, :have]
-    return wider
 
 
 def best_pages(score_BSTP: Tensor, num_slots: int, page: int, count_BT: Tensor) -> tuple[Tensor, Tensor]:

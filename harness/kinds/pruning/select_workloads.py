@@ -39,14 +39,14 @@ def long_layer(subject: Subject, slots: int) -> tuple[Tensor, Tensor, Tensor]:
     return random(1, heads, 1, width), keys, values
 
 
-def selection_workloads(method: SelectionMethod, subject: Subject, artifact: Any = None) -> Iterator[Workload]:
+def selection_workloads(method: SelectionMethod, subject: Subject) -> Iterator[Workload]:
     """One at each length, of the layer after the dense ones."""
     method = replace(cast(Any, method), tokens=method.tokens or TOKENS)
     for slots in LENGTHS:
-        yield _decode_attention(method, subject, slots, artifact)
+        yield _decode_attention(method, subject, slots)
 
 
-def _decode_attention(method: SelectionMethod, subject: Subject, slots: int, artifact: Any) -> Workload:
+def _decode_attention(method: SelectionMethod, subject: Subject, slots: int) -> Workload:
     def parts() -> tuple[tuple[Tensor, Tensor, Tensor], QueryView]:
         states = long_layer(subject, slots)
         scaling = states[0].shape[-1] ** -0.5
@@ -58,7 +58,7 @@ def _decode_attention(method: SelectionMethod, subject: Subject, slots: int, art
 
         def step() -> Tensor:
             with torch.inference_mode():
-                chosen = method.select(view, artifact)
+                chosen = method.select(view)
                 if chosen is None:
                     return grouped_attention(*quickest(query, keys, values), None, view.scaling, None)
                 return selected_attention(query, keys, values, None, chosen, view.scaling, None)
@@ -75,7 +75,7 @@ def _decode_attention(method: SelectionMethod, subject: Subject, slots: int, art
         return dense
 
     (_, keys, _), view = parts()
-    chosen = method.select(view, artifact)
+    chosen = method.select(view)
     share = 1.0 if chosen is None else chosen.scored + read_share(chosen.index_BSTK, keys.shape[1], slots)
     return Workload(
         name=f"decode attention, {slots} slots",

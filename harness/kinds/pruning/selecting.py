@@ -49,10 +49,7 @@ def best_slots(score_BSTN: Tensor, allowed: Tensor | None, keep_BT: Tensor) -> t
     The last T slots are the queries' own. ``allowed`` is ``[B|1, 1|S, T, N]``.
     """
     num_queries, slots = score_BSTN.shape[2:]
-    if allowed is not None:
-        score_BSTN = score_BSTN.masked_fill(~allowed, -torch.inf)
-    elif num_queries == 1:
-        score_BSTN = score_BSTN.clone()
+    score_BSTN = score_BSTN.clone() if allowed is None else score_BSTN.masked_fill(~allowed, -torch.inf)
     query = torch.arange(num_queries, device=score_BSTN.device)
     score_BSTN[:, :, query, slots - num_queries + query] = OWN
     width = int(keep_BT.max())
@@ -100,12 +97,12 @@ class SelectionMethod(Budgeted):
 
     by_row: ClassVar[bool] = False
 
+    dense_layers: int = Field(0, ge=0, description="first layers that read everything")
+
     @property
     def least(self) -> int:
         """Slots that are read even where the budget is smaller."""
         return 1
-
-    dense_layers: int = Field(0, ge=0, description="first layers that read everything")
 
     def relevance(self, view: QueryView, artifact: Artifact) -> Tensor:
         """Score of each slot for each query, ``[B, S, T, N]`` float32; ``S`` is 1 (one set for all heads), the
@@ -126,7 +123,7 @@ class SelectionMethod(Budgeted):
         if view.phase == "prefill" or view.layer < self.dense_layers or self.unlimited:
             return None
         if view.allowed is None:
-            available_BT = torch.full((len(view.queries_BHTD), 1), view.num_slots)
+            available_BT = torch.full((len(view.queries_BHTD), 1), view.num_slots, device=view.keys_BGND.device)
         else:
             available_BT = view.allowed[:, 0].sum(-1).expand(len(view.queries_BHTD), -1)
         keep_BT = torch.minimum(self.budget(available_BT).clamp(min=1), available_BT)
@@ -176,17 +173,7 @@ class SingleQueryMethod(SelectionMethod):
                 allowed=None,
             )
             steps.append(self.choose_one(alone, int(keep_BT[0, query]), artifact))
-        return in_steps(steps)
-
-
-def in_steps(steps: Sequence[Selection]) -> Selection:
-    """Selections of single queries of one row as that of all, padded to the widest."""
-    width = max(one.index_BSTK.shape[-1] for one in steps)
-    room = [width - one.index_BSTK.shape[-1] for one in steps]
-    index = torch.cat([F.pad(one.index_BSTK, (0, r)) for one, r in zip(steps, room, strict=True)], 2)
-    valid = torch.arange(width, device=index.device) < width - index.new_tensor(room)[:, None]
-    valid_BSTK = valid.expand_as(index) if any(room) else None
-    return Selection(index, valid_BSTK, sum(step.scored for step in steps) / len(steps))
+        return joined(steps, [0] * new, dim=2)
 
 
 def first_slots(view: QueryView) -> list[int]:
@@ -213,8 +200,8 @@ def row_view(view: QueryView, row: int, start: int) -> QueryView:
     )
 
 
-def joined(chosen: Sequence[Selection], starts: Sequence[int]) -> Selection:
-    """The rows' selections as one, padded to the widest."""
+def joined(chosen: Sequence[Selection], starts: Sequence[int], dim: int = 0) -> Selection:
+    """Selections of single rows (or queries, ``dim`` 2) as one, moved to their ``starts`` and padded to the widest."""
     width = max(one.index_BSTK.shape[-1] for one in chosen)
     index, valid = [], []
     for one, start in zip(chosen, starts, strict=True):
@@ -222,6 +209,6 @@ def joined(chosen: Sequence[Selection], starts: Sequence[int]) -> Selection:
         used = torch.ones_like(one.index_BSTK, dtype=torch.bool) if one.valid_BSTK is None else one.valid_BSTK
         index.append(F.pad(one.index_BSTK + start, room))
         valid.append(F.pad(used, room))
-    every = torch.cat(valid)
+    every = torch.cat(valid, dim)
     scored = sum(one.scored for one in chosen) / len(chosen)
-    return Selection(torch.cat(index), None if bool(every.all()) else every, scored)
+    return Selection(torch.cat(index, dim), None if bool(every.all()) else every, scored)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from harness.kinds.method import PrepareContext
 from harness.subjects.views import LayerView
 
 
@@ -38,3 +39,12 @@ def kept_slots():
         return [[i[u].tolist() for i, u in zip(*pair, strict=True)] for pair in zip(index, used, strict=True)]
 
     return kept
+
+
+@pytest.fixture
+def calibration(tiny, tmp_path):
+    """Fields that make a calibration short, and the context it is prepared in."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"Paragraph {n} tells of {n * n} things and no more." * 4 for n in range(400)))
+    context = PrepareContext(seed=0, folder=tmp_path, load_subject=lambda name: tiny, artifact_of=lambda name: None)
+    return {"corpus": str(text), "texts": 2, "text_tokens": 40, "steps": 3}, context

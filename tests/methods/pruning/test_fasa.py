@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from harness.errors import Refused
-from harness.kinds.method import PrepareContext
 from harness.kinds.pruning.rotary_chunks import pair_channels
 from harness.subjects.views import QueryView
 from methods.pruning.fasa import Fasa, agreement
@@ -91,11 +90,9 @@ def test_the_calibrated_chunks_score_and_are_counted():
     assert chosen.scored == 4 * 2 / (2 * 2 * 8)
 
 
-def test_calibration_is_reproducible_and_does_not_touch_the_model(tiny, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("\n\n".join(f"Paragraph {n} tells of {n * n} things and no more." * 4 for n in range(400)))
-    method = Fasa(corpus=str(text), texts=2, text_tokens=40, steps=3)
-    context = PrepareContext(seed=0, folder=tmp_path, load_subject=lambda name: tiny, artifact_of=lambda name: None)
+def test_calibration_is_reproducible_and_does_not_touch_the_model(tiny, calibration):
+    short, context = calibration
+    method = Fasa(**short)
     first, again = (method.prepare(tiny, context)["agreement_LHP"] for _ in range(2))
     config = tiny.model.config
     assert first.shape == (config.num_hidden_layers, config.num_attention_heads, config.head_dim // 2)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.kinds.method import PrepareContext
 from harness.kinds.pruning.checks import kept_positions
 from harness.subjects.runner import Runner
 from harness.subjects.views import QueryView
@@ -53,11 +52,9 @@ def test_without_retrieval_heads_it_is_streaming(tiny):
     assert ours == held(KvStreaming(tokens=20), tiny, None, prompt)
 
 
-def test_calibration_is_reproducible(tiny, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("\n\n".join(f"Paragraph {n} tells of {n * n} things and no more." * 4 for n in range(400)))
-    method = KvDuo(corpus=str(text), texts=2, text_tokens=40, steps=3, window=8)
-    context = PrepareContext(seed=0, folder=tmp_path, load_subject=lambda name: tiny, artifact_of=lambda name: None)
+def test_calibration_is_reproducible(tiny, calibration):
+    short, context = calibration
+    method = KvDuo(**short, window=8)
     first, again = (method.prepare(tiny, context)["mass_LG"] for _ in range(2))
     config = tiny.model.config
     assert first.shape == (config.num_hidden_layers, config.num_key_value_heads)

@@ -7,20 +7,7 @@ import torch
 
 from harness.kinds.pruning.checks import kept_positions
 from harness.subjects.runner import Runner
-from harness.subjects.views import LayerView
 from methods.pruning.kv_snapkv import KvSnapKV
-
-
-def random_view(slots=40, padding=(0, 0), seed=0):
-    """Two rows, four query heads over two key heads, with padding on the left."""
-    generator = torch.Generator().manual_seed(seed)
-    queries = torch.randn(2, 4, slots, 8, generator=generator)
-    keys, values = (torch.randn(2, 2, slots, 8, generator=generator) for _ in range(2))
-    valid = torch.arange(slots)[None] >= torch.tensor(padding)[:, None]
-    lengths = valid.sum(1)
-    position = (valid.cumsum(1) - 1).clamp(min=0)[:, None]
-    mask = valid[:, None] if max(padding) else None
-    return LayerView(0, 1, "prefill", queries, keys, values, mask, position, lengths, lengths, 8**-0.5, {})
 
 
 def naive_keep(view, row, keep_ratio, window, kernel):
@@ -46,47 +33,39 @@ def naive_keep(view, row, keep_ratio, window, kernel):
     return kept
 
 
-def chosen(method, view):
-    """The kept slots of each row and head."""
-    keep = method.evict(view)
-    assert keep is not None
-    index, valid = keep
-    used = torch.ones_like(index, dtype=torch.bool) if valid is None else valid.expand_as(index)
-    return [[i[u].tolist() for i, u in zip(*pair, strict=True)] for pair in zip(index, used, strict=True)]
-
-
 @pytest.mark.parametrize("padding", [(0, 0), (0, 13), (7, 30)])
 @pytest.mark.parametrize(("window", "kernel"), [(4, 1), (4, 5), (8, 7), (1, 3)])
-def test_the_kept_slots_are_those_of_the_definition(padding, window, kernel):
-    view = random_view(padding=padding)
+def test_the_kept_slots_are_those_of_the_definition(make_view, kept_slots, padding, window, kernel):
+    view = make_view(padding=padding)
     method = KvSnapKV(keep_ratio=0.4, window=window, kernel=kernel)
-    ours = chosen(method, view)
+    ours = kept_slots(method, view)
     assert ours == [naive_keep(view, row, 0.4, window, kernel) for row in range(2)]
 
 
-def test_the_choice_does_not_depend_on_values_nor_on_queries_before_the_window():
-    view, method = random_view(), KvSnapKV(keep_ratio=0.4, window=6)
+def test_the_choice_does_not_depend_on_values_nor_on_queries_before_the_window(make_view, kept_slots):
+    view, method = make_view(), KvSnapKV(keep_ratio=0.4, window=6)
     queries = view.queries_BHTD.clone()
     queries[:, :, :-6] = 7.0
-    assert chosen(method, replace(view, values_BHND=-view.values_BHND, queries_BHTD=queries)) == chosen(method, view)
+    other = replace(view, values_BHND=-view.values_BHND, queries_BHTD=queries)
+    assert kept_slots(method, other) == kept_slots(method, view) is not None
     queries[:, :, -1] *= -3.0
-    assert chosen(method, replace(view, queries_BHTD=queries)) != chosen(method, view)
+    assert kept_slots(method, replace(view, queries_BHTD=queries)) != kept_slots(method, view)
 
 
-def test_a_slot_that_the_window_looks_at_stays_with_its_neighbours():
-    view = random_view()
+def test_a_slot_that_the_window_looks_at_stays_with_its_neighbours(make_view, kept_slots):
+    view = make_view()
     keys = view.keys_BHND.clone()
     keys[:, :, 11] = 40 * view.queries_BHTD[:, ::2, -1]
     keys[:, :, 11] += 40 * view.queries_BHTD[:, 1::2, -1]
-    kept = chosen(KvSnapKV(keep_ratio=0.25, window=1, kernel=5), replace(view, keys_BHND=keys))
+    kept = kept_slots(KvSnapKV(keep_ratio=0.25, window=1, kernel=5), replace(view, keys_BHND=keys))
     assert all({9, 10, 11, 12, 13} <= set(head) for row in kept for head in row)
 
 
-def test_a_prompt_within_the_window_keeps_its_last_tokens():
+def test_a_prompt_within_the_window_keeps_its_last_tokens(make_view, kept_slots):
     """The window counts towards the budget, so only a full budget keeps all of a short prompt."""
-    view = random_view(slots=20)
+    view = make_view(slots=20)
     assert KvSnapKV(keep_ratio=1.0, window=32).evict(view) is None
-    assert chosen(KvSnapKV(keep_ratio=0.5, window=32), view) == [[list(range(10, 20))] * 2] * 2
+    assert kept_slots(KvSnapKV(keep_ratio=0.5, window=32), view) == [[list(range(10, 20))] * 2] * 2
 
 
 def test_the_cache_keeps_what_was_chosen_and_only_once(tiny):
