@@ -34,7 +34,7 @@ def bench(
     from harness.errors import EnvironmentFailed, unknown_name
 
     for name in methods or ():
-        MethodSpec.parse(name)
+        MethodSpec.parse(name).build()
     if kind and kind not in KINDS:
         raise unknown_name("kind", kind, KINDS)
     suite = Path(__file__).parents[2] / "ci" / "bench"

@@ -81,7 +81,7 @@ class Fasa(Calibrated, SelectionMethod):
 
     def count(self, width: int) -> int:
         """Dominant chunks of a head of ``width`` channels."""
-        return chunk_count(self.num_chunks, width, self.signature)
+        return chunk_count(self.num_chunks, width, self.card.id)
 
     def channels(self, view: QueryView, artifact: object) -> Tensor:
         """Channels that score, ``[S, 2 C]`` with ``S`` query heads, or key/value heads for ``group`` "sum"."""

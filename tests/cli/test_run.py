@@ -80,6 +80,11 @@ def test_bench_names_unknown_methods(zoo):
     assert code == 2 and "did you mean 'dualkv'" in err
 
 
+def test_bench_refuses_parameters_out_of_range(zoo):
+    code, _, err = zoo("bench", "hisa@page=0")
+    assert code == 2 and "page=0" in err and err.count("\n") == 1
+
+
 def test_bench_names_unknown_kinds(zoo):
     code, _, err = zoo("bench", "--kind", "kernels")
     assert code == 2 and "did you mean 'kernel'" in err
