@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class ArtifactStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         context = PrepareContext(
             seed=self.seed,
-            folder=path.parent,
+            folder=path.with_suffix(""),
             load_subject=lambda name: load_subject(
                 name, str(subject.device), str(subject.dtype).removeprefix("torch.")
             ),
@@ -82,5 +83,6 @@ class ArtifactStore:
         try:
             torch.save(held, work)
             Path(work).replace(path)
+            shutil.rmtree(context.folder, ignore_errors=True)
         finally:
             Path(work).unlink(missing_ok=True)

@@ -18,7 +18,11 @@ Artifact = Any
 
 @dataclass(frozen=True)
 class PrepareContext:
-    """What ``prepare`` may use: a seed, a scratch folder, and models and other methods' artifacts by name."""
+    """What ``prepare`` may use: a seed, a scratch folder, and models and other methods' artifacts by name.
+
+    The folder belongs to the artifact that is made: an interrupted training may find there what it kept. It need not
+    exist, and is deleted once the artifact is stored.
+    """
 
     seed: int
     folder: Path

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from harness.kinds.method import Measurement
-from harness.kinds.objective.base import ObjectiveMethod, frozen_stages, training_copy
+from harness.kinds.objective.base import ObjectiveMethod
 from harness.kinds.objective.batch import RolloutBatch
-from harness.kinds.objective.rollouts import chosen_logps, token_logps
-from harness.kinds.objective.stages import aggregate, clipped_surrogate, effective_tokens, group_normalize
+from harness.kinds.objective.copies import training_copy
+from harness.kinds.objective.frozen import frozen_loss, frozen_stages
+from harness.kinds.objective.rollouts import chosen_logps, forward_responses
+from harness.kinds.objective.stages import aggregate, clipped_surrogate, effective_tokens, group_normalize, ratios
 from harness.kinds.objective.update import frozen_batch
 from harness.subjects.subject import Subject
 
@@ -36,7 +38,7 @@ def flat_gradient(loss: Tensor, model: Any) -> Tensor:
 def token_baseline(logp_BT: Tensor, batch: RolloutBatch) -> Tensor:
     """The yardstick: group-normalised advantages, clipped surrogate, mean over all tokens."""
     adv_BT = group_normalize(batch.rewards_B, batch.group_ids_B)[:, None].expand_as(logp_BT)
-    loss_BT = clipped_surrogate(logp_BT, batch.old_logps_BT, adv_BT, 0.2, 0.2)
+    loss_BT = clipped_surrogate(ratios(logp_BT, batch.old_logps_BT), adv_BT, 0.2, 0.2)
     return aggregate(loss_BT, batch.response_mask_BT, "token")
 
 
@@ -51,10 +53,9 @@ class GradientAudit:
         """The figures on this subject's weights; the subject is not touched."""
         copied = training_copy(subject)
         batch = frozen_batch(self.method, copied)
-        prompts = (batch.prompt_ids_BP, batch.prompt_mask_BP)
-        logps_BTV = token_logps(copied.model, prompts, batch.response_ids_BT, self.method.temperature)
+        logps_BTV, _ = forward_responses(copied.model, batch, self.method.temperature)
         logp_BT = chosen_logps(logps_BTV, batch.response_ids_BT)
-        loss = self.method.loss(logp_BT, batch, *frozen_stages(self.method, batch, 0.0))
+        loss = frozen_loss(self.method, frozen_stages(self.method, batch, 0.0), logp_BT)
         figures = self._shares(loss, logp_BT, batch)
         ours = flat_gradient(loss, copied.model)
         token = flat_gradient(token_baseline(logp_BT, batch), copied.model)

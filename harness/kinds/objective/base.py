@@ -6,49 +6,41 @@ few optimizer steps on the frozen batch, repeat. The given subject is never touc
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import Refused
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe, Workload
 from harness.kinds.objective.batch import RolloutBatch
+from harness.kinds.objective.copies import private_copy, training_copy
 from harness.kinds.objective.rollouts import Sampling, VerifiableTask
-from harness.kinds.objective.stages import aggregate, clipped_surrogate, group_normalize
+from harness.kinds.objective.samplers import GroupSampler, RolloutSampler
+from harness.kinds.objective.stages import Bound, aggregate, clipped_surrogate, group_normalize, ratios
 from harness.subjects.subject import GENERATE, TRAIN, Subject
 from harness.toolkit.chain_sum import ChainSum
-
-
-def private_copy(subject: Subject) -> Subject:
-    """The subject with a copy of its model, so that training and trained weights stay apart from the given one."""
-    return replace(subject, model=copy.deepcopy(subject.model))
-
-
-def training_copy(subject: Subject) -> Subject:
-    """A private copy, in float32 where the subject's type is too coarse for small steps."""
-    copied = private_copy(subject)
-    if subject.dtype in (torch.bfloat16, torch.float16):
-        copied.model.float()
-    return copied
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ObjectiveMethod(Method):
     """Group-normalised advantages, the clipped surrogate and the mean of the responses' means, unless overridden.
 
-    A subclass overrides the stages it changes. Stages are pure: advantage and token weight are computed once for the
-    frozen batch and never take gradients; surrogate and aggregation are computed for every minibatch, which holds
-    whole groups. Masked positions may hold anything and are read by no stage.
+    A subclass overrides the stages it changes. Stages are pure. Once for each frozen batch, in this order and without
+    gradients: ``rewards``, ``advantage``, ``select``, ``token_mask``, ``token_weight``. For every minibatch, which
+    holds whole groups: ``ratio`` and ``bounds`` in ``surrogate``, then ``aggregate``. Masked positions may hold
+    anything and are read by no stage. ``progress`` is the part of the updates that is done, from 0 to below 1.
+
+    ``requires`` names what the old policy must tell beside log-probabilities and entropy: ``hidden``, ``logps`` (of
+    the whole vocabulary), ``attention``. ``centred``: equal rewards within a group teach nothing.
     """
 
     trains: ClassVar[bool] = True
+    requires: ClassVar[frozenset[str]] = frozenset()
+    centred: ClassVar[bool] = True
 
     updates: int = Field(40, ge=1, description="rollout batches that are sampled and trained on")
     prompts_per_update: int = Field(16, ge=1, description="prompts of one rollout batch")
@@ -64,17 +56,53 @@ class ObjectiveMethod(Method):
         """Where problems and rewards come from."""
         return ChainSum()
 
+    def sampling(self, previous: RolloutBatch | None) -> Sampling:
+        """How the next responses are drawn, given the batch before (None at first)."""
+        return Sampling(group_size=self.group_size, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+
+    def sampler(self, subject: Subject, seed: int) -> RolloutSampler:
+        """What draws problems and responses: whole groups anew for every update."""
+        return GroupSampler(self, subject, seed)
+
+    def critic(self, subject: Subject) -> nn.Module | None:
+        """A module that turns last states ``[B, T, D]`` into values ``[B, T]`` and is trained beside the policy."""
+        return None
+
+    def attention_layers(self, layers: int) -> Sequence[int]:
+        """The layers whose attention is averaged, of a model with so many ``layers``."""
+        return (layers // 2,)
+
+    def rewards(self, batch: RolloutBatch) -> Tensor:
+        """Shaped rewards ``[B]``; those of the batch are the task's."""
+        return batch.rewards_B
+
     def advantage(self, batch: RolloutBatch) -> Tensor:
         """Advantages ``[B, T]``; those of a whole response stand in its whole row, padding included."""
         return group_normalize(batch.rewards_B, batch.group_ids_B)[:, None].expand(batch.response_mask_BT.shape)
 
-    def token_weight(self, batch: RolloutBatch, adv_BT: Tensor, progress: float) -> Tensor | None:
-        """Weights ``[B, T]`` of the per-token losses, None for 1; ``progress`` is the part of the updates done."""
+    def select(self, batch: RolloutBatch, adv_BT: Tensor, progress: float) -> Tensor | None:
+        """Rows ``[N]`` that are trained on, None for all; the others cost no forward pass."""
         return None
+
+    def token_mask(self, batch: RolloutBatch, adv_BT: Tensor, progress: float) -> Tensor | None:
+        """Tokens ``[B, T]`` that count, None for all: for the later stages the others are padding."""
+        return None
+
+    def token_weight(self, batch: RolloutBatch, adv_BT: Tensor, progress: float) -> Tensor | None:
+        """Weights ``[B, T]`` of the per-token losses, None for 1."""
+        return None
+
+    def ratio(self, logp_BT: Tensor, batch: RolloutBatch) -> Tensor:
+        """New probability over old, ``[B, T]``."""
+        return ratios(logp_BT, batch.old_logps_BT)
+
+    def bounds(self, batch: RolloutBatch) -> tuple[Bound, Bound]:
+        """How far below and above 1 a ratio may lie before it is clipped, as numbers or ``[B, T]``."""
+        return self.clip_low, self.clip_high
 
     def surrogate(self, logp_BT: Tensor, batch: RolloutBatch, adv_BT: Tensor) -> Tensor:
         """Per-token loss ``[B, T]``."""
-        return clipped_surrogate(logp_BT, batch.old_logps_BT, adv_BT, self.clip_low, self.clip_high)
+        return clipped_surrogate(self.ratio(logp_BT, batch), adv_BT, *self.bounds(batch))
 
     def aggregate(self, loss_BT: Tensor, batch: RolloutBatch, adv_BT: Tensor) -> Tensor:
         """The scalar loss."""
@@ -85,17 +113,16 @@ class ObjectiveMethod(Method):
         loss_BT = self.surrogate(logp_BT, batch, adv_BT)
         return self.aggregate(loss_BT if weight_BT is None else loss_BT * weight_BT, batch, adv_BT)
 
-    @property
-    def sampling(self) -> Sampling:
-        """How responses are drawn."""
-        return Sampling(group_size=self.group_size, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+    def value_loss(self, values_BT: Tensor, batch: RolloutBatch) -> Tensor:
+        """The scalar that trains the critic, whose values of now are ``values_BT``."""
+        raise NotImplementedError(f"{self.card.id} has a critic but no value_loss")
 
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Train a copy; the artifact holds its ``state`` and a ``record`` with one dict of figures an update."""
         from harness.kinds.objective.loop import train
 
         self._require(subject)
-        state, record = train(self, training_copy(subject), ctx.seed)
+        state, record = train(self, training_copy(subject), ctx.seed, ctx.folder)
         held = {name: value.to(subject.dtype) if value.is_floating_point() else value for name, value in state.items()}
         return {"state": held, "record": record}
 
@@ -145,15 +172,3 @@ class ObjectiveMethod(Method):
         from harness.kinds.objective.checks import objective_checks
 
         return objective_checks(self, subject)
-
-
-def frozen_stages(method: ObjectiveMethod, batch: RolloutBatch, progress: float) -> tuple[Tensor, Tensor | None]:
-    """Advantages and weights of a batch, without gradients."""
-    with torch.no_grad():
-        adv_BT = method.advantage(batch)
-        return adv_BT, method.token_weight(batch, adv_BT, progress)
-
-
-def rows_of(value_BT: Any, index_N: Tensor) -> Any:
-    """The rows of an optional tensor."""
-    return None if value_BT is None else value_BT[index_N]

@@ -21,6 +21,11 @@ class RolloutBatch:
     at the start of the update, at the sampling temperature. ``rewards_B`` are outcome rewards, ``group_ids_B`` says
     which prompt a response answers (groups need be neither contiguous nor of equal size), ``finished_B`` is false
     where the length limit cut a response.
+
+    What only some objectives read (their ``requires``) is None for the others: ``hidden_BTD``, the old policy's last
+    states, which its output layer turns into the prediction of each token; ``logps_BTV``, its log-probabilities of
+    the whole vocabulary; ``attention_BNN``, its attention maps, the mean over heads and over the layers the objective
+    names, with a row for each of the ``N = P + T`` input tokens; ``values_BT``, the critic's values before each token.
     """
 
     prompt_ids_BP: Tensor
@@ -33,6 +38,10 @@ class RolloutBatch:
     rewards_B: Tensor
     group_ids_B: Tensor
     finished_B: Tensor
+    hidden_BTD: Tensor | None = None
+    logps_BTV: Tensor | None = None
+    attention_BNN: Tensor | None = None
+    values_BT: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -46,7 +55,8 @@ class RolloutBatch:
 
     def rows(self, index_N: Tensor) -> RolloutBatch:
         """The batch of these responses."""
-        return replace(self, **{f.name: getattr(self, f.name)[index_N] for f in fields(self)})
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: value[index_N] for name, value in held.items() if value is not None})
 
     def minibatches(self, count: int) -> list[Tensor]:
         """Row indices of ``count`` parts with whole groups, in the order of the group ids."""

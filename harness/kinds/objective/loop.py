@@ -2,68 +2,72 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.kinds.method import Measurement
-from harness.kinds.objective.base import ObjectiveMethod, frozen_stages, rows_of
+from harness.kinds.objective.base import ObjectiveMethod
 from harness.kinds.objective.batch import RolloutBatch
-from harness.kinds.objective.rollouts import chosen_logps, sampled_batch, token_logps
-from harness.kinds.objective.stages import clip_fractions, effective_tokens, masked, ratios, zero_groups
+from harness.kinds.objective.frozen import Frozen, frozen_stages
+from harness.kinds.objective.progress import Progress, Record
+from harness.kinds.objective.rollouts import chosen_logps, forward_responses
+from harness.kinds.objective.samplers import with_old_policy
+from harness.kinds.objective.stages import clip_fractions, effective_tokens, zero_groups
 from harness.subjects.decode import synchronize
 from harness.subjects.subject import Subject
 from harness.toolkit.trainer import adamw, optimizer_step
 
-Record = list[dict[str, float]]
 
+@dataclass(frozen=True)
+class Learner:
+    """A policy in training, the critic beside it (None for most objectives), both as ``modules``, and the optimizer."""
 
-@torch.no_grad()
-def with_old_policy(batch: RolloutBatch, model: Any, temperature: float) -> RolloutBatch:
-    """The batch with log-probabilities and entropy of the model as it is now."""
-    logps_BTV = token_logps(model, (batch.prompt_ids_BP, batch.prompt_mask_BP), batch.response_ids_BT, temperature)
-    entropy_BT = -(logps_BTV.exp() * logps_BTV).sum(-1)
-    mask_BT = batch.response_mask_BT
-    old_BT = masked(chosen_logps(logps_BTV, batch.response_ids_BT), mask_BT)
-    return replace(batch, old_logps_BT=old_BT, entropy_BT=masked(entropy_BT, mask_BT))
+    method: ObjectiveMethod
+    model: Any
+    critic: nn.Module | None
+    modules: nn.ModuleList
+    optimizer: torch.optim.Optimizer
 
+    @classmethod
+    def of(cls, method: ObjectiveMethod, subject: Subject) -> Learner:
+        """A fresh learner over the subject's own model."""
+        model, critic = subject.model, method.critic(subject)
+        modules = nn.ModuleList([model] if critic is None else [model, critic])
+        return cls(method, model, critic, modules, adamw(modules, method.learning_rate))
 
-def update(
-    method: ObjectiveMethod, model: Any, optimizer: torch.optim.Optimizer, batch: RolloutBatch, progress: float
-) -> dict[str, float]:
-    """One optimizer step a minibatch; returns figures of the steps (means, token counts summed)."""
-    adv_BT, weight_BT = frozen_stages(method, batch, progress)
-    seen: list[dict[str, float]] = []
-    for index_N in batch.minibatches(method.minibatches):
-        part, part_adv = batch.rows(index_N), adv_BT[index_N]
-        prompts = (part.prompt_ids_BP, part.prompt_mask_BP)
-        logps_BTV = token_logps(model, prompts, part.response_ids_BT, method.temperature)
+    def update(self, batch: RolloutBatch, progress: float) -> dict[str, float]:
+        """One optimizer step a minibatch; returns figures of the steps (means, token counts summed)."""
+        frozen = frozen_stages(self.method, batch, progress)
+        seen = [self._step(frozen.part(index_N)) for index_N in frozen.batch.minibatches(self.method.minibatches)]
+        means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
+        sums = {name: sum(s[name] for s in seen) for name in ("effective_tokens", "trained_tokens")}
+        return means | sums
+
+    def _step(self, frozen: Frozen) -> dict[str, float]:
+        method, part = self.method, frozen.batch
+        logps_BTV, hidden_BTD = forward_responses(self.model, part, method.temperature, self.critic is not None)
         logp_BT = chosen_logps(logps_BTV, part.response_ids_BT)
         logp_BT.retain_grad()
-        loss = method.loss(logp_BT, part, part_adv, rows_of(weight_BT, index_N))
-        norm = optimizer_step(optimizer, loss)
-        mask_BT = part.response_mask_BT
-        ratio_BT = ratios(logp_BT.detach(), part.old_logps_BT)
-        low, high = clip_fractions(ratio_BT, part_adv, mask_BT, method.clip_low, method.clip_high)
+        loss = method.loss(logp_BT, part, frozen.adv_BT, frozen.weight_BT)
+        whole = loss if self.critic is None else loss + method.value_loss(self.critic(hidden_BTD), part)
+        norm = optimizer_step(self.optimizer, whole)
+        ratio_BT = method.ratio(logp_BT.detach(), part)
+        low, high = clip_fractions(ratio_BT, frozen.adv_BT, part.response_mask_BT, *method.bounds(part))
         used_BT = torch.zeros_like(ratio_BT) if logp_BT.grad is None else logp_BT.grad
-        seen.append(
-            {
-                "loss": float(loss.detach()),
-                "grad_norm": float(norm),
-                "clip_low": low,
-                "clip_high": high,
-                "effective_tokens": float(effective_tokens(used_BT)),
-                "trained_tokens": float((used_BT != 0).sum()),
-            }
-        )
-    means = {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
-    sums = {name: sum(s[name] for s in seen) for name in ("effective_tokens", "trained_tokens")}
-    return means | sums
+        return {
+            "loss": float(loss.detach()),
+            "grad_norm": float(norm),
+            "clip_low": low,
+            "clip_high": high,
+            "effective_tokens": float(effective_tokens(used_BT)),
+            "trained_tokens": float((used_BT != 0).sum()),
+        }
 
 
 def describe(batch: RolloutBatch) -> dict[str, float]:
@@ -77,35 +81,32 @@ def describe(batch: RolloutBatch) -> dict[str, float]:
         "length_negative": float(length_B[~right_B].mean()) if bool((~right_B).any()) else -1.0,
         "finished": float(batch.finished_B.float().mean()),
         "entropy": float(batch.entropy_BT.sum()) / max(tokens, 1),
-        "generated_tokens": float(tokens),
     }
 
 
-def train(method: ObjectiveMethod, subject: Subject, seed: int) -> tuple[dict[str, Tensor], Record]:
+def train(
+    method: ObjectiveMethod, subject: Subject, seed: int, folder: Path | None = None
+) -> tuple[dict[str, Tensor], Record]:
     """Train the subject's own model for the method's budget; returns its weights (on the CPU) and the record.
 
-    Problems and sampling noise of update ``u`` follow from ``seed`` and ``u`` alone, so that methods that are compared
-    meet the same problems.
+    Problems and sampling noise of an update follow from the seed and its number alone, so that methods that are
+    compared meet the same problems. What an interrupted training left in ``folder`` is taken up.
     """
-    task, model = method.task(), subject.model
-    model.eval()
-    optimizer = adamw(model, method.learning_rate)
-    record: Record = []
-    for step in range(method.updates):
-        rng = random.Random(f"{seed}/{step}")
-        generator = torch.Generator(subject.device).manual_seed(seed * 1_000_003 + step)
-        problems = [task.draw(rng) for _ in range(method.prompts_per_update)]
-        stamps = [time.perf_counter()]
-        batch = sampled_batch(subject, task, problems, method.sampling, generator)
+    model = subject.model.eval()
+    learner, sampler = Learner.of(method, subject), method.sampler(subject, seed)
+    progress = Progress(learner, sampler, folder)
+    while progress.done < method.updates:
+        stamps = [_now(subject)]
+        batch, generated = sampler.sample(progress.done, progress.previous)
         stamps.append(_now(subject))
-        batch = with_old_policy(batch, model, method.temperature)
+        batch = with_old_policy(batch, model, method, learner.critic)
         stamps.append(_now(subject))
-        figures = update(method, model, optimizer, batch, step / method.updates)
+        figures = learner.update(batch, progress.done / method.updates)
         stamps.append(_now(subject))
         names = ("seconds_sample", "seconds_old", "seconds_train")
         spans = {name: stamps[i + 1] - stamps[i] for i, name in enumerate(names)}
-        record.append(describe(batch) | figures | spans)
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}, record
+        progress.add(batch, describe(batch) | {"generated_tokens": float(generated)} | figures | spans)
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}, progress.record
 
 
 def _now(subject: Subject) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,11 +34,28 @@ class VerifiableTask(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How responses are drawn."""
+    """How responses are drawn. ``temper`` turns logits ``[B, V]`` into a temperature a row, ``[B, 1]``."""
 
     group_size: int
     max_new_tokens: int
     temperature: float
+    temper: Callable[[Tensor], Tensor] | None = None
+
+    def law(self, logits_BV: Tensor) -> Tensor:
+        """Log-probabilities ``[B, V]`` to draw from."""
+        heat = self.temperature if self.temper is None else self.temper(logits_BV)
+        return (logits_BV / heat).log_softmax(-1)
+
+
+def input_ids(
+    prompt_ids_BP: Tensor, prompt_mask_BP: Tensor, response_ids_BT: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Prompt and response as one input ``[B, P + T]``, and the mask and positions that left padding asks for."""
+    ids_BN = torch.cat([prompt_ids_BP, response_ids_BT], 1)
+    if bool(prompt_mask_BP.all()):
+        return ids_BN, {}
+    mask_BN = torch.cat([prompt_mask_BP, prompt_mask_BP.new_ones(response_ids_BT.shape)], 1)
+    return ids_BN, {"attention_mask": mask_BN.long(), "position_ids": (mask_BN.cumsum(1) - 1).clamp(min=0)}
 
 
 def token_logps(
@@ -49,18 +66,33 @@ def token_logps(
     ``batch_prompts`` are ids ``[B, P]`` and mask, padded on the left. Row ``t`` predicts response token ``t``: it is
     the model's output at input position ``P + t - 1``.
     """
-    prompt_ids_BP, prompt_mask_BP = batch_prompts
-    ids_BN = torch.cat([prompt_ids_BP, response_ids_BT], 1)[:, :-1]
-    extra: dict[str, Tensor] = {}
-    if not bool(prompt_mask_BP.all()):
-        rest_BT = prompt_mask_BP.new_ones(response_ids_BT[:, :-1].shape)
-        mask_BN = torch.cat([prompt_mask_BP, rest_BT], 1)
-        extra = {"attention_mask": mask_BN.long(), "position_ids": (mask_BN.cumsum(1) - 1).clamp(min=0)}
-    logits_BTV = model(input_ids=ids_BN, use_cache=False, logits_to_keep=response_ids_BT.shape[1], **extra).logits
-    if logits_BTV.dtype != torch.float64:
-        logits_BTV = logits_BTV.float()
+    return _forward(model, *batch_prompts, response_ids_BT, temperature, hidden=False)[0]
+
+
+def forward_responses(
+    model: Any, batch: RolloutBatch, temperature: float, hidden: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`token_logps` of a batch, and where ``hidden`` is asked for the states ``[B, T, D]`` that predict."""
+    prompts = (batch.prompt_ids_BP, batch.prompt_mask_BP)
+    return _forward(model, *prompts, batch.response_ids_BT, temperature, hidden)
+
+
+def _forward(
+    model: Any,
+    prompt_ids_BP: Tensor,
+    prompt_mask_BP: Tensor,
+    response_ids_BT: Tensor,
+    temperature: float,
+    hidden: bool,
+) -> tuple[Tensor, Tensor | None]:
+    ids_BN, extra = input_ids(prompt_ids_BP, prompt_mask_BP, response_ids_BT)
+    extra = {name: value[:, :-1] for name, value in extra.items()}
+    width = response_ids_BT.shape[1]
+    asked = {"output_hidden_states": True} if hidden else {}
+    out = model(input_ids=ids_BN[:, :-1], use_cache=False, logits_to_keep=width, **extra, **asked)
+    logits_BTV = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
     logps_BTV: Tensor = (logits_BTV / temperature).log_softmax(-1)
-    return logps_BTV
+    return logps_BTV, out.hidden_states[-1][:, -width:] if hidden else None
 
 
 def chosen_logps(logps_BTV: Tensor, ids_BT: Tensor) -> Tensor:
@@ -92,7 +124,7 @@ def sample_responses(
         if step:
             logits_BV = runner.forward(ids[-1][:, None])[:, -1]
             runner.commit()
-        logp_BV = (logits_BV.float() / sampling.temperature).log_softmax(-1)
+        logp_BV = sampling.law(logits_BV.float())
         picked_B = torch.multinomial(logp_BV.exp(), 1, generator=generator)[:, 0].masked_fill(~open_B, 0)
         ids.append(picked_B)
         masks.append(open_B)

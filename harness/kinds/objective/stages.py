@@ -14,6 +14,7 @@ LOG_RATIO_LIMIT = 20.0
 
 Scale = Literal["group", "none"]
 Mode = Literal["seq", "token", "const", "seq_sum", "group_token"]
+Bound = float | Tensor
 
 
 def group_index(group_ids_B: Tensor) -> tuple[Tensor, int]:
@@ -56,14 +57,16 @@ def ratios(logp_BT: Tensor, old_BT: Tensor) -> Tensor:
     return (logp_BT - old_BT).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
-def clipped_surrogate(logp_BT: Tensor, old_BT: Tensor, adv_BT: Tensor, clip_low: float, clip_high: float) -> Tensor:
+def clipped_surrogate(ratio_BT: Tensor, adv_BT: Tensor, clip_low: Bound, clip_high: Bound) -> Tensor:
     """Per-token loss ``-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)``, ``[B, T]``."""
-    ratio_BT = ratios(logp_BT, old_BT)
-    return -torch.minimum(ratio_BT * adv_BT, ratio_BT.clamp(1 - clip_low, 1 + clip_high) * adv_BT)
+    low, high = (
+        torch.as_tensor(b, dtype=ratio_BT.dtype, device=ratio_BT.device) for b in (1 - clip_low, 1 + clip_high)
+    )
+    return -torch.minimum(ratio_BT * adv_BT, ratio_BT.clamp(low, high) * adv_BT)
 
 
 def clip_fractions(
-    ratio_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor, clip_low: float, clip_high: float
+    ratio_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor, clip_low: Bound, clip_high: Bound
 ) -> tuple[float, float]:
     """Part of the tokens whose gradient the lower and the upper bound removes."""
     tokens = mask_BT.sum().clamp(min=1)

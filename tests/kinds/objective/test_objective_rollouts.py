@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from harness.catalog import MethodSpec
 from harness.errors import Refused
 from harness.kinds.objective.checks import random_batch
-from harness.kinds.objective.loop import with_old_policy
 from harness.kinds.objective.rollouts import (
     Sampling,
     chosen_logps,
@@ -17,9 +17,11 @@ from harness.kinds.objective.rollouts import (
     token_logps,
     written_batch,
 )
+from harness.kinds.objective.samplers import with_old_policy
 from harness.toolkit.chain_sum import ChainSum
 
 SAMPLING = Sampling(group_size=3, max_new_tokens=9, temperature=0.7)
+METHOD = MethodSpec.parse("grpo@temperature=0.7").build()
 
 
 class Successor:
@@ -60,12 +62,12 @@ def batch(tiny):
 
 def test_law_that_drew_is_the_policy_read_back(tiny, batch):
     """Cached sampling with padded prompts against one forward over prompt and response."""
-    read = with_old_policy(batch, tiny.model, SAMPLING.temperature)
+    read = with_old_policy(batch, tiny.model, METHOD)
     torch.testing.assert_close(read.old_logps_BT, batch.behavior_logps_BT, atol=1e-4, rtol=0)
 
 
 def test_padded_prompts_read_as_alone(tiny, batch):
-    read = with_old_policy(batch, tiny.model, SAMPLING.temperature)
+    read = with_old_policy(batch, tiny.model, METHOD)
     for row in range(0, batch.size, 4):
         prompt = batch.prompt_ids_BP[row][batch.prompt_mask_BP[row]][None]
         response = batch.response_ids_BT[row][batch.response_mask_BT[row]][None]

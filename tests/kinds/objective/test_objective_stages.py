@@ -79,7 +79,7 @@ def test_surrogate_gradient_vanishes_exactly_where_the_clip_binds():
         torch.linspace(0.5, 1.6, 23).double(), torch.tensor([-2.0, 2.0]).double(), indexing="ij"
     )
     logp = ratio.log().requires_grad_()
-    loss = clipped_surrogate(logp, torch.zeros_like(logp), adv, 0.2, 0.3)
+    loss = clipped_surrogate(ratios(logp, torch.zeros_like(logp)), adv, 0.2, 0.3)
     (gradient,) = torch.autograd.grad(loss.sum(), logp)
     bound = ((adv > 0) & (ratio > 1.3)) | ((adv < 0) & (ratio < 0.8))
     assert torch.equal(gradient == 0, bound)

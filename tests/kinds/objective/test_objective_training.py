@@ -11,13 +11,13 @@ from harness.catalog import MethodSpec
 from harness.errors import Refused, UsageError
 from harness.kinds.method import PrepareContext
 from harness.kinds.objective.checks import HashTask, random_batch
-from harness.kinds.objective.loop import describe, summary, train, update
+from harness.kinds.objective.loop import Learner, describe, summary, train
+from harness.kinds.objective.samplers import with_old_policy
 from harness.kinds.objective.update import frozen_batch
 from harness.subjects.load import load_subject
-from harness.toolkit.trainer import adamw
 
 BUDGET = "@updates=3@prompts_per_update=4@group_size=4@max_new_tokens=5"
-CONTEXT = PrepareContext(0, Path(), load_subject, lambda name: None)
+CONTEXT = PrepareContext(0, Path("nowhere"), load_subject, lambda name: None)
 
 
 def small(spec="grpo"):
@@ -71,15 +71,13 @@ def test_one_step_raises_the_probability_of_rewarded_responses(tiny):
     batch = frozen_batch(method, tiny)
     model = copy.deepcopy(tiny.model)
     before = _sign_weighted(method, model, batch)
-    update(method, model, adamw(model, method.learning_rate), batch, 0.0)
+    Learner.of(method, replace(tiny, model=model)).update(batch, 0.0)
     assert _sign_weighted(method, model, batch) > before
 
 
 def _sign_weighted(method, model, batch):
-    from harness.kinds.objective.loop import with_old_policy
-
     with torch.no_grad():
-        logps = with_old_policy(batch, model, method.temperature).old_logps_BT
+        logps = with_old_policy(batch, model, method).old_logps_BT
         return float((method.advantage(batch) * logps).sum())
 
 
@@ -89,7 +87,7 @@ def test_second_minibatch_sees_ratios_off_one(tiny):
         method = small(f"grpo@minibatches={minibatches}@learning_rate=0.05")
         batch = frozen_batch(method, tiny)
         model = copy.deepcopy(tiny.model)
-        figures = update(method, model, adamw(model, method.learning_rate), batch, 0.0)
+        figures = Learner.of(method, replace(tiny, model=model)).update(batch, 0.0)
         assert (figures["clip_low"] + figures["clip_high"] > 0) is clipped
 
 
