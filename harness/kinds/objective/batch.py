@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,35 @@ class RolloutBatch:
         """Tokens of each response."""
         return self.response_mask_BT.sum(1)
 
+    def held(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def rows(self, index_N: Tensor) -> RolloutBatch:
         """The batch of these responses."""
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: value[index_N] for name, value in held.items() if value is not None})
+        return replace(self, **{name: value[index_N] for name, value in self.held().items()})
 
     def minibatches(self, count: int) -> list[Tensor]:
         """Row indices of ``count`` parts with whole groups, in the order of the group ids."""
         parts = torch.unique(self.group_ids_B).tensor_split(count)
         return [torch.isin(self.group_ids_B, part).nonzero()[:, 0] for part in parts if len(part)]
+
+
+def joined(parts: Sequence[RolloutBatch]) -> RolloutBatch:
+    """One batch of several that hold no old policy's states, laws or attention yet; groups of two parts stay two."""
+    prompt = max(part.prompt_ids_BP.shape[1] for part in parts)
+    width = max(part.response_ids_BT.shape[1] for part in parts)
+
+    def fitted(name: str, value: Tensor) -> Tensor:
+        if name.endswith("_BP"):
+            return pad(value, (prompt - value.shape[1], 0))
+        return pad(value, (0, width - value.shape[1])) if name.endswith("_BT") else value
+
+    held: dict[str, list[Tensor]] = {}
+    first = 0
+    for part in parts:
+        for name, value in part.held().items():
+            held.setdefault(name, []).append(fitted(name, value + first if name == "group_ids_B" else value))
+        first += int(part.group_ids_B.max()) + 1 if part.size else 0
+    return RolloutBatch(**{name: torch.cat(values) for name, values in held.items()})

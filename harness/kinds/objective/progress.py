@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +55,10 @@ class Progress:
     def save(self) -> None:
         """Write the file, by rename."""
         assert self.folder is not None and self.previous is not None
-        held = {f.name: getattr(self.previous, f.name) for f in fields(self.previous)}
         state = {part: getattr(self.learner, part).state_dict() for part in self._parts()}
         self.folder.mkdir(parents=True, exist_ok=True)
         work = self.folder / f"{NAME}.{os.getpid()}"
-        torch.save({"record": self.record, "previous": held, "state": state}, work)
+        torch.save({"record": self.record, "previous": self.previous.held(), "state": state}, work)
         work.replace(self.folder / NAME)
         self._saved = time.monotonic()
 
