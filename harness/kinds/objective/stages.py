@@ -52,17 +52,30 @@ def group_normalize(rewards_B: Tensor, group_ids_B: Tensor, scale: Scale = "grou
     return centred_B / (std + eps)[group_B]
 
 
+def overlong_penalty(lengths_B: Tensor, longest: int, cache: int) -> Tensor:
+    """What a response of these lengths loses, ``[B]``: 0 up to ``longest - cache`` tokens, then linearly down to -1."""
+    if cache == 0:
+        return torch.zeros(lengths_B.shape, device=lengths_B.device)
+    return ((longest - cache - lengths_B) / cache).clamp(-1.0, 0.0)
+
+
 def ratios(logp_BT: Tensor, old_BT: Tensor) -> Tensor:
     """``r = exp(logp - old)``, its logarithm cut at 20."""
     return (logp_BT - old_BT).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
-def clipped_surrogate(ratio_BT: Tensor, adv_BT: Tensor, clip_low: Bound, clip_high: Bound) -> Tensor:
-    """Per-token loss ``-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)``, ``[B, T]``."""
+def clipped_surrogate(
+    ratio_BT: Tensor, adv_BT: Tensor, clip_low: Bound, clip_high: Bound, dual: float | None = None
+) -> Tensor:
+    """Per-token loss ``-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)``, ``[B, T]``.
+
+    Where ``A < 0`` it is at most ``-dual A``, which stops the gradient of far too likely bad tokens; None for no limit.
+    """
     low, high = (
         torch.as_tensor(b, dtype=ratio_BT.dtype, device=ratio_BT.device) for b in (1 - clip_low, 1 + clip_high)
     )
-    return -torch.minimum(ratio_BT * adv_BT, ratio_BT.clamp(low, high) * adv_BT)
+    loss_BT = -torch.minimum(ratio_BT * adv_BT, ratio_BT.clamp(low, high) * adv_BT)
+    return loss_BT if dual is None else torch.where(adv_BT < 0, torch.minimum(loss_BT, -dual * adv_BT), loss_BT)
 
 
 def clip_fractions(
