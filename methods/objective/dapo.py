@@ -6,12 +6,8 @@ rewards are all equal are dropped, and new ones drawn until the batch is full or
 0 for n <= L_max - L_c, then linearly more up to 1 at L_max. No penalty towards a reference.
 """
 
-from pydantic import Field
-
 from harness.catalog import method
-from harness.kinds.objective import ObjectiveMethod, aggregate
-from harness.kinds.objective.samplers import GroupSampler, LiveGroups
-from harness.kinds.objective.stages import overlong_penalty
+from harness.kinds.objective.dynamic import DynamicSampling
 
 
 @method(
@@ -30,27 +26,5 @@ from harness.kinds.objective.stages import overlong_penalty
         "everything else": "as grpo with token aggregation",
     },
 )
-class Dapo(ObjectiveMethod):
-    """With clip_high=0.2, max_rounds=1 and overlong_cache=0 it is GRPO with token aggregation."""
-
-    clip_high: float = Field(0.28, gt=0, description="ratios above 1 plus this are clipped")
-    max_rounds: int = Field(3, ge=1, description="rounds of sampling for one update; 1 drops groups but draws no more")
-    overlong_cache: float = Field(0.2, ge=0, le=1, description="last part of the allowed length that is penalised")
-
-    @property
-    def centred(self):  # type: ignore[no-untyped-def,override]
-        """Lengths teach too, unless the penalty is off."""
-        return self.overlong_cache == 0
-
-    def sampler(self, subject, seed):  # type: ignore[no-untyped-def]
-        """Live groups only."""
-        return LiveGroups(GroupSampler(self, subject, seed), self.max_rounds)
-
-    def rewards(self, batch):  # type: ignore[no-untyped-def]
-        """The task's rewards less the penalty for length."""
-        cache = round(self.overlong_cache * self.max_new_tokens)
-        return batch.rewards_B + overlong_penalty(batch.lengths_B, self.max_new_tokens, cache)
-
-    def aggregate(self, loss_BT, batch, adv_BT):  # type: ignore[no-untyped-def]
-        """Mean over all tokens."""
-        return aggregate(loss_BT, batch.response_mask_BT, "token")
+class Dapo(DynamicSampling):
+    """The published recipe; the shared one has all of it."""

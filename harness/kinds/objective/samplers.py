@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.kinds.objective.batch import RolloutBatch, joined
+from harness.kinds.objective.batch import RolloutBatch
 from harness.kinds.objective.rollouts import chosen_logps, forward_responses, input_ids, sampled_batch
-from harness.kinds.objective.stages import group_index, masked, zero_groups
+from harness.kinds.objective.stages import masked
 from harness.subjects.subject import Subject
 
 if TYPE_CHECKING:
     from harness.kinds.objective.base import ObjectiveMethod
-
-
-SEEDS_BETWEEN_ROUNDS = 7_919
-"""Each round of a sampler that draws again has its own seed, this far from the round before."""
 
 
 class RolloutSampler(Protocol):
@@ -50,37 +46,6 @@ class GroupSampler:
         problems = [task.draw(rng) for _ in range(self.method.prompts_per_update)]
         batch = sampled_batch(self.subject, task, problems, self.method.sampling(previous), generator)
         return batch, int(batch.lengths_B.sum())
-
-
-@dataclass(frozen=True)
-class LiveGroups:
-    """Groups whose rewards differ, drawn in up to ``rounds`` rounds until there are ``prompts_per_update`` of them.
-
-    The first round is what :class:`GroupSampler` draws. If no round has a live group the first one is the batch.
-    """
-
-    groups: GroupSampler
-    rounds: int
-
-    def sample(self, step: int, previous: RolloutBatch | None) -> tuple[RolloutBatch, int]:
-        """Fewer groups where the rounds are used up; the dropped ones count as generated."""
-        wanted, live, generated = self.groups.method.prompts_per_update, 0, 0
-        drawn: list[RolloutBatch] = []
-        for turn in range(self.rounds):
-            batch, tokens = replace(self.groups, seed=self.groups.seed + turn * SEEDS_BETWEEN_ROUNDS).sample(
-                step, previous
-            )
-            generated += tokens
-            drawn.append(batch)
-            live += int((~zero_groups(batch.rewards_B, batch.group_ids_B)).sum())
-            if live >= wanted:
-                break
-        if live == 0:
-            return drawn[0], generated
-        every = joined(drawn)
-        group_B, _ = group_index(every.group_ids_B)
-        kept = (~zero_groups(every.rewards_B, every.group_ids_B)).nonzero()[:wanted, 0]
-        return every.rows(torch.isin(group_B, kept).nonzero()[:, 0]), generated
 
 
 @torch.no_grad()

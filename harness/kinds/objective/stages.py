@@ -52,13 +52,6 @@ def group_normalize(rewards_B: Tensor, group_ids_B: Tensor, scale: Scale = "grou
     return centred_B / (std + eps)[group_B]
 
 
-def overlong_penalty(lengths_B: Tensor, longest: int, cache: int) -> Tensor:
-    """What a response of these lengths loses, ``[B]``: 0 up to ``longest - cache`` tokens, then linearly down to -1."""
-    if cache == 0:
-        return torch.zeros(lengths_B.shape, device=lengths_B.device)
-    return ((longest - cache - lengths_B) / cache).clamp(-1.0, 0.0)
-
-
 def ratios(logp_BT: Tensor, old_BT: Tensor) -> Tensor:
     """``r = exp(logp - old)``, its logarithm cut at 20."""
     return (logp_BT - old_BT).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()

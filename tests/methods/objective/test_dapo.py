@@ -10,8 +10,9 @@ from harness.catalog import MethodSpec
 from harness.kinds.checking import run_checks
 from harness.kinds.objective.batch import joined
 from harness.kinds.objective.checks import HashTask, loss_and_gradient, moved_logps, random_batch
-from harness.kinds.objective.samplers import GroupSampler, LiveGroups
-from harness.kinds.objective.stages import clipped_surrogate, overlong_penalty, zero_groups
+from harness.kinds.objective.dynamic import LiveGroups, overlong_penalty
+from harness.kinds.objective.samplers import GroupSampler
+from harness.kinds.objective.stages import clipped_surrogate, zero_groups
 
 OFF = "dapo@clip_high=0.2@max_rounds=1@overlong_cache=0"
 
