@@ -1,4 +1,4 @@
-"""What changes while a training goes on, as pure functions of its progress, so that one taken up again goes on alike."""
+"""What changes while a training goes on: pure functions of its progress, so that one taken up again goes on alike."""
 
 from __future__ import annotations
 
