@@ -51,17 +51,17 @@ class Reinforce(ObjectiveMethod):
 
     centred = False
 
-    baseline: Literal["none", "running_mean"] = Field("none", description="what is taken off the reward")
+    baseline: Literal["zero", "running_mean"] = Field("zero", description="what is taken off the reward")
 
     def sampler(self, subject, seed):  # type: ignore[no-untyped-def]
         """Whole groups, with the running mean where it is asked for."""
         groups = GroupSampler(self, subject, seed)
-        return groups if self.baseline == "none" else WithRunningMean(groups)
+        return groups if self.baseline == "zero" else WithRunningMean(groups)
 
     def advantage(self, batch):  # type: ignore[no-untyped-def]
         """The reward less the baseline, ``[B, T]``; a batch without one (the first) has 0."""
         reward_BT = batch.rewards_B[:, None].expand(batch.response_mask_BT.shape)
-        return reward_BT if self.baseline == "none" or batch.values_BT is None else reward_BT - batch.values_BT
+        return reward_BT if self.baseline == "zero" or batch.values_BT is None else reward_BT - batch.values_BT
 
     def surrogate(self, logp_BT, batch, adv_BT):  # type: ignore[no-untyped-def]
         """``-A log p``."""
