@@ -77,18 +77,8 @@ def redistribute(adv_BT: Tensor, h_BT: Tensor, ratio_BT: Tensor, low, high, beta
     baseline="grpo",
     needs="reinforcement learning",
     claims=[
-        {
-            "metric": "average accuracy",
-            "value": 50.04,
-            "against": "46.97 DAPO",
-            "on": "Qwen2.5-Math-7B (reported second-hand)",
-        },
-        {
-            "metric": "average accuracy",
-            "value": 62.09,
-            "against": "58.06 DAPO",
-            "on": "a 14B model (reported second-hand)",
-        },
+        {"metric": "average", "value": 50.04, "against": "46.97 DAPO", "on": "Qwen2.5-Math-7B (reported second-hand)"},
+        {"metric": "average", "value": 62.09, "against": "58.06 DAPO", "on": "a 14B model (reported second-hand)"},
     ],
     details={
         "sign": "paper: h in [-1, 1]; the released code divides the lower branch by a negative number, so h >= 0",

@@ -28,6 +28,9 @@ class RolloutBatch:
     states, which its output layer turns into the prediction of each token; ``logps_BTV``, its log-probabilities of
     the whole vocabulary; ``attention_BNN``, its attention maps, the mean over heads and over the layers the objective
     names, with a row for each of the ``N = P + T`` input tokens; ``values_BT``, the critic's values before each token.
+
+    Where responses are generated over several updates, ``fresh_BT`` is true for the tokens of this one, and ``done_B``
+    false for responses that go on (their reward is 0 so far); None means all.
     """
 
     prompt_ids_BP: Tensor
@@ -44,6 +47,8 @@ class RolloutBatch:
     logps_BTV: Tensor | None = None
     attention_BNN: Tensor | None = None
     values_BT: Tensor | None = None
+    fresh_BT: Tensor | None = None
+    done_B: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -54,6 +59,16 @@ class RolloutBatch:
     def lengths_B(self) -> Tensor:
         """Tokens of each response."""
         return self.response_mask_BT.sum(1)
+
+    @property
+    def new_BT(self) -> Tensor:
+        """Tokens that were generated for this batch."""
+        return self.response_mask_BT if self.fresh_BT is None else self.response_mask_BT & self.fresh_BT
+
+    @property
+    def over_B(self) -> Tensor:
+        """Responses that are done."""
+        return torch.ones_like(self.finished_B) if self.done_B is None else self.done_B
 
     def held(self) -> dict[str, Tensor]:
         """The fields that are there, by name."""

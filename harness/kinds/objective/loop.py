@@ -18,7 +18,7 @@ from harness.kinds.objective.frozen import Frozen, frozen_stages
 from harness.kinds.objective.progress import Progress, Record
 from harness.kinds.objective.rollouts import chosen_logps, forward_responses
 from harness.kinds.objective.samplers import with_old_policy
-from harness.kinds.objective.stages import clip_fractions, effective_tokens, zero_groups
+from harness.kinds.objective.stages import clip_fractions, effective_tokens, masked, zero_groups
 from harness.subjects.decode import synchronize
 from harness.subjects.subject import Subject
 from harness.toolkit.trainer import adamw, optimizer_step
@@ -71,16 +71,21 @@ class Learner:
 
 
 def describe(batch: RolloutBatch) -> dict[str, float]:
-    """Figures of a rollout batch. A mean length of a sign that does not occur is -1."""
-    length_B, right_B = batch.lengths_B.float(), batch.rewards_B > 0
-    tokens = int(batch.lengths_B.sum())
+    """Figures of a rollout batch, of its responses that are done (of all where none is) and of its new tokens.
+
+    A mean length of a sign that does not occur is -1.
+    """
+    new_B, entropy = batch.new_BT.sum(1), float(masked(batch.entropy_BT, batch.new_BT).sum())
+    over = batch.rows(batch.over_B.nonzero()[:, 0]) if bool(batch.over_B.any()) else batch
+    length_B, right_B = over.lengths_B.float(), over.rewards_B > 0
     return {
-        "reward": float(batch.rewards_B.mean()),
-        "frac_zero_groups": float(zero_groups(batch.rewards_B, batch.group_ids_B).float().mean()),
+        "reward": float(over.rewards_B.mean()),
+        "frac_zero_groups": float(zero_groups(over.rewards_B, over.group_ids_B).float().mean()),
         "length_positive": float(length_B[right_B].mean()) if bool(right_B.any()) else -1.0,
         "length_negative": float(length_B[~right_B].mean()) if bool((~right_B).any()) else -1.0,
-        "finished": float(batch.finished_B.float().mean()),
-        "entropy": float(batch.entropy_BT.sum()) / max(tokens, 1),
+        "finished": float(over.finished_B.float().mean()),
+        "entropy": entropy / max(int(new_B.sum()), 1),
+        "slot_utilisation": float(new_B.sum()) / max(int(new_B.max()) * len(new_B), 1),
     }
 
 
@@ -133,6 +138,7 @@ def summary(record: Record) -> Sequence[Measurement]:
         "trained_tokens": total("trained_tokens"),
         "effective_tokens": mean("effective_tokens"),
         "frac_zero_groups": mean("frac_zero_groups"),
+        "slot_utilisation": mean("slot_utilisation"),
         "policy_entropy_end": mean("entropy", record[-tenth:]),
     }
     timed = {

@@ -152,7 +152,7 @@ def sampled_batch(
     prompts = encoded_prompts(subject, task, problems, sampling.max_new_tokens)
     ids_BT, mask_BT, logp_BT, finished_B = sample_responses(subject, prompts, sampling, generator)
     owners = [problem for problem in problems for _ in range(sampling.group_size)]
-    return _batch(subject, task, owners, ids_BT, mask_BT, logp_BT, finished_B, sampling.group_size)
+    return graded_batch(subject, task, owners, ids_BT, mask_BT, logp_BT, finished_B, sampling.group_size)
 
 
 def written_batch(subject: Subject, task: VerifiableTask, groups: int, group_size: int, seed: int) -> RolloutBatch:
@@ -168,10 +168,12 @@ def written_batch(subject: Subject, task: VerifiableTask, groups: int, group_siz
     length_B = torch.tensor([len(row) for row in rows], device=subject.device)
     mask_BT = torch.arange(width, device=subject.device)[None] < length_B[:, None]
     finished_B = torch.ones(len(rows), dtype=torch.bool, device=subject.device)
-    return _batch(subject, task, owners, ids_BT, mask_BT, torch.zeros_like(ids_BT).float(), finished_B, group_size)
+    return graded_batch(
+        subject, task, owners, ids_BT, mask_BT, torch.zeros_like(ids_BT).float(), finished_B, group_size
+    )
 
 
-def _batch(
+def graded_batch(
     subject: Subject,
     task: VerifiableTask,
     owners: Sequence[Any],

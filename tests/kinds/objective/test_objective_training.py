@@ -45,7 +45,7 @@ def test_record_and_its_summary(tiny, tmp_path):
 def test_start_and_end_are_means_of_a_tenth():
     row = dict.fromkeys(
         ("effective_tokens", "entropy", "frac_zero_groups", "generated_tokens", "seconds_old", "seconds_sample",
-         "seconds_train", "trained_tokens"), 1.0
+         "seconds_train", "slot_utilisation", "trained_tokens"), 1.0
     )  # fmt: skip
     figures = {m.metric: m.value for m in summary([row | {"reward": float(i)} for i in range(20)])}
     assert figures["train_reward_start"] == 0.5 and figures["train_reward_end"] == 18.5
