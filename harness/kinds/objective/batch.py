@@ -27,7 +27,8 @@ class RolloutBatch:
     What only some objectives read (their ``requires``) is None for the others: ``hidden_BTD``, the old policy's last
     states, which its output layer turns into the prediction of each token; ``logps_BTV``, its log-probabilities of
     the whole vocabulary; ``attention_BNN``, its attention maps, the mean over heads and over the layers the objective
-    names, with a row for each of the ``N = P + T`` input tokens; ``values_BT``, the critic's values before each token.
+    names, with a row for each of the ``N = P + T`` input tokens; ``values_BT``, the critic's values before each token;
+    ``reference_logps_BT`` and ``guide_logps_BT``, log-probabilities of two other, frozen models.
 
     Where responses are generated over several updates, ``fresh_BT`` is true for the tokens of this one, and ``done_B``
     false for responses that go on (their reward is 0 so far); None means all.
@@ -47,6 +48,8 @@ class RolloutBatch:
     logps_BTV: Tensor | None = None
     attention_BNN: Tensor | None = None
     values_BT: Tensor | None = None
+    reference_logps_BT: Tensor | None = None
+    guide_logps_BT: Tensor | None = None
     fresh_BT: Tensor | None = None
     done_B: Tensor | None = None
 

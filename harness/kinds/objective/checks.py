@@ -59,7 +59,7 @@ def random_batch(seed: int = 0, sizes: tuple[int, ...] = (4, 5, 3), width: int =
 
 
 def random_signals(total: int, width: int, rng: torch.Generator) -> dict[str, Tensor]:
-    """What only some objectives read: states of 4 numbers, laws over 9 tokens, causal attention, values."""
+    """What only some objectives read: states of 4 numbers, laws over 9 tokens, attention, values, other models."""
     prompt, states, vocabulary = 2, 4, 9
     place = prompt + width
     attention = torch.rand(total, place, place, generator=rng, dtype=torch.float64).tril()
@@ -68,6 +68,8 @@ def random_signals(total: int, width: int, rng: torch.Generator) -> dict[str, Te
         "logps_BTV": torch.randn(total, width, vocabulary, generator=rng, dtype=torch.float64).log_softmax(-1),
         "attention_BNN": attention / attention.sum(-1, keepdim=True),
         "values_BT": torch.rand(total, width, generator=rng, dtype=torch.float64),
+        "reference_logps_BT": -torch.rand(total, width, generator=rng, dtype=torch.float64) * 3,
+        "guide_logps_BT": -torch.rand(total, width, generator=rng, dtype=torch.float64) * 3,
     }
 
 

@@ -77,7 +77,7 @@ class Bandit:
     def expected_gradient(self, weight_of, group_size):
         """Mean over all groups of so many sequences of the gradient of ``weight_of(batch) [B, T]`` times log p."""
         size = len(self.rewards_S)
-        rows = torch.cartesian_prod(*[torch.arange(size)] * group_size)
+        rows = torch.cartesian_prod(*[torch.arange(size)] * group_size).reshape(-1, group_size)
         weight = weight_of(self.batch(rows))
         chance = self.logps(self.table).sum(1).exp()[rows].prod(1)
         per_sequence = torch.zeros(size, self.length, dtype=torch.float64).index_add(
