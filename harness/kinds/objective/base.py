@@ -64,6 +64,9 @@ class ObjectiveMethod(Method):
         """What draws problems and responses: whole groups anew for every update."""
         return GroupSampler(self, subject, seed)
 
+    def warm_up(self, subject: Subject, seed: int) -> None:
+        """What trains the subject's own model before the first rollout; nothing for most."""
+
     def critic(self, subject: Subject) -> nn.Module | None:
         """A module that turns last states ``[B, T, D]`` into values ``[B, T]`` and is trained beside the policy."""
         return None
@@ -122,7 +125,9 @@ class ObjectiveMethod(Method):
         from harness.kinds.objective.loop import train
 
         self._require(subject)
-        state, record = train(self, training_copy(subject), ctx.seed, ctx.folder)
+        copied = training_copy(subject)
+        self.warm_up(copied, ctx.seed)
+        state, record = train(self, copied, ctx.seed, ctx.folder)
         held = {name: value.to(subject.dtype) if value.is_floating_point() else value for name, value in state.items()}
         return {"state": held, "record": record}
 

@@ -19,8 +19,8 @@ from harness.kinds.objective.update import frozen_batch
 BUDGET = "@updates=4@prompts_per_update=4@group_size=4@max_new_tokens=5"
 
 
-def small(**changed):
-    made = MethodSpec.parse("grpo" + BUDGET).build()
+def small(spec="grpo", **changed):
+    made = MethodSpec.parse(spec + BUDGET).build()
     object.__setattr__(made, "task", HashTask)
     for name, value in changed.items():
         object.__setattr__(made, name, value)
@@ -112,10 +112,14 @@ class Killed(Exception):
     pass
 
 
-def test_a_training_that_was_killed_ends_bit_for_bit_as_if_it_had_not_been(tiny, tmp_path, monkeypatch):
-    whole, record = train(small(), training_copy(tiny), 0, tmp_path / "whole")
+REMEMBERING = ["tppo@window=1@value_warmup=0", "reinforce@baseline=running_mean", "hapo", "ppo_gae", "rto@dpo_steps=2"]
+
+
+@pytest.mark.parametrize("spec", ["grpo", *REMEMBERING])
+def test_a_training_that_was_killed_ends_bit_for_bit_as_if_it_had_not_been(tiny, tmp_path, monkeypatch, spec):
+    whole, record = train(small(spec), training_copy(tiny), 0, tmp_path / "whole")
     monkeypatch.setattr(progress, "SECONDS_BETWEEN", 0.0)
-    broken = small()
+    broken = small(spec)
     sampler = broken.sampler
 
     def failing(subject, seed):
@@ -132,7 +136,7 @@ def test_a_training_that_was_killed_ends_bit_for_bit_as_if_it_had_not_been(tiny,
     object.__setattr__(broken, "sampler", failing)
     with pytest.raises(Killed):
         train(broken, training_copy(tiny), 0, tmp_path / "cut")
-    resumed, rest = train(small(), training_copy(tiny), 0, tmp_path / "cut")
+    resumed, rest = train(small(spec), training_copy(tiny), 0, tmp_path / "cut")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     timed = [name for name in record[0] if name.startswith("seconds")]
     assert [{k: v for k, v in row.items() if k not in timed} for row in record] == [

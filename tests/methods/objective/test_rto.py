@@ -13,7 +13,8 @@ from harness.kinds.checking import run_checks
 from harness.kinds.method import PrepareContext
 from harness.kinds.objective.checks import HashTask, loss_and_gradient, moved_logps, random_batch
 from harness.kinds.objective.gae import outcome_at_end
-from harness.kinds.objective.preferences import Encoded, dpo_loss, dpo_trained, draw_pair
+from harness.kinds.objective.preferences import dpo_loss, dpo_trained, draw_pair
+from harness.kinds.objective.texts import Encoded
 from harness.toolkit.pref_tokens import PrefTokens, hidden_scores
 
 FREE = "@token_clip=1e9"
