@@ -18,11 +18,11 @@ from harness.errors import Refused
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe, Workload
 from harness.kinds.objective.batch import RolloutBatch
 from harness.kinds.objective.copies import private_copy, training_copy
-from harness.kinds.objective.rollouts import Sampling, VerifiableTask
+from harness.kinds.objective.rollouts import Sampling
 from harness.kinds.objective.samplers import GroupSampler, RolloutSampler
 from harness.kinds.objective.stages import Bound, aggregate, clipped_surrogate, group_normalize, ratios
 from harness.subjects.subject import GENERATE, TRAIN, Subject
-from harness.toolkit.chain_sum import ChainSum
+from harness.toolkit.verifiable import Problems, VerifiableTask, verifiable_task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -42,6 +42,7 @@ class ObjectiveMethod(Method):
     requires: ClassVar[frozenset[str]] = frozenset()
     centred: ClassVar[bool] = True
 
+    problems: Problems = Field("chain_sum", description="what is asked and graded; sums suit models that speak")
     updates: int = Field(40, ge=1, description="rollout batches that are sampled and trained on")
     prompts_per_update: int = Field(16, ge=1, description="prompts of one rollout batch")
     group_size: int = Field(8, ge=2, description="responses sampled to each prompt")
@@ -54,7 +55,7 @@ class ObjectiveMethod(Method):
 
     def task(self) -> VerifiableTask:
         """Where problems and rewards come from."""
-        return ChainSum()
+        return verifiable_task(self.problems)
 
     def sampling(self, previous: RolloutBatch | None) -> Sampling:
         """How the next responses are drawn, given the batch before (None at first)."""
