@@ -47,15 +47,16 @@ class ObjectiveMethod(Method):
     prompts_per_update: int = Field(16, ge=1, description="prompts of one rollout batch")
     group_size: int = Field(8, ge=2, description="responses sampled to each prompt")
     max_new_tokens: int = Field(32, ge=1, description="longest response")
+    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on queries and values; 0: all weights learn")
     learning_rate: float = Field(3e-4, gt=0, description="of AdamW, constant")
     minibatches: int = Field(2, ge=1, description="optimizer steps on each rollout batch")
     clip_low: float = Field(0.2, gt=0, le=1, description="ratios below 1 minus this are clipped")
     clip_high: float = Field(0.2, gt=0, description="ratios above 1 plus this are clipped")
     temperature: float = Field(1.0, gt=0, description="of sampling and of all log-probabilities")
 
-    def task(self) -> VerifiableTask:
-        """Where problems and rewards come from."""
-        return verifiable_task(self.problems)
+    def task(self, held_out: bool = False) -> VerifiableTask:
+        """Where problems of one split and their rewards come from."""
+        return verifiable_task(self.problems, held_out)
 
     def sampling(self, previous: RolloutBatch | None) -> Sampling:
         """How the next responses are drawn, given the batch before (None at first)."""
@@ -163,10 +164,11 @@ class ObjectiveMethod(Method):
         return (update_workload(self, subject),)
 
     def probes(self) -> Iterable[Probe]:
-        """``gradient_audit``: what this objective's gradient weighs, on a batch that is the same for all."""
+        """``held_out_rewards`` of the trained subject; ``gradient_audit``, on a batch that is the same for all."""
         from harness.kinds.objective.audit import GradientAudit
+        from harness.kinds.objective.held_out import HeldOutRewards
 
-        return (GradientAudit(self),)
+        return (HeldOutRewards(self), GradientAudit(self))
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""
