@@ -119,12 +119,16 @@ class ObjectiveMethod(Method):
         """The scalar that trains the critic, whose values of now are ``values_BT``."""
         raise NotImplementedError(f"{self.card.id} has a critic but no value_loss")
 
+    def opening(self, subject: Subject, ctx: PrepareContext) -> Subject:
+        """The private copy that training begins with."""
+        return training_copy(subject)
+
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Train a copy; the artifact holds its ``state`` and a ``record`` with one dict of figures an update."""
         from harness.kinds.objective.loop import train
 
         self._require(subject)
-        state, record = train(self, training_copy(subject), ctx.seed, ctx.folder)
+        state, record = train(self, self.opening(subject, ctx), ctx.seed, ctx.folder)
         held = {name: value.to(subject.dtype) if value.is_floating_point() else value for name, value in state.items()}
         return {"state": held, "record": record}
 
