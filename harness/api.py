@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import polars as pl
 
-    from harness.records.leaderboard import Board
+    from harness.records.board import Board
     from harness.run.plan import Scope
 
 Place = str | Path

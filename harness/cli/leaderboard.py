@@ -11,7 +11,7 @@ import typer
 from harness.cli.options import Json, OutputPath
 
 if TYPE_CHECKING:
-    from harness.records.leaderboard import Board
+    from harness.records.board import Board
 
 
 class Format(StrEnum):

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.catalog.registry import catalog
+from harness.records.board import Board, Cell, Row, direction, mark_front
+from harness.records.differences import baseline_differences
 from harness.records.metrics import metric
 from harness.records.schema import AS_BASELINE, OK
+from harness.records.seeds import join_seeds
 from harness.records.store import SETTING, newest_of_settings, read_newest
-from harness.stats.intervals import mean_interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,7 +29,10 @@ COST_COLUMNS: dict[str, tuple[str, ...]] = {
     "decoding": ("speedup_total", "tokens_forwarded_per_token"),
     "kernel": ("speedup", "error_rms", "call_p50", "tokens_per_s"),
     "tokenizer": ("speedup", "mb_per_s", "bytes_per_token", "fertility", "renyi_efficiency", "round_trip_fidelity"),
-    "objective": ("speedup", "call_p50", "tokens_per_s", "train_reward_start", "train_reward_end", "train_seconds"),
+    "objective": (
+        *("speedup", "pass_at_1", "pass_at_8", "greedy_accuracy", "train_reward_start", "train_reward_end"),
+        *("updates_per_s", "generated_tokens", "train_seconds"),
+    ),
     "architecture": ("speedup_decode", "held_out_accuracy", "bits_per_byte", "kv_slots_per_token", "train_seconds"),
 }
 GENERATION_COLUMNS = (
@@ -43,47 +47,6 @@ GENERATION_COLUMNS = (
     "energy_per_trained_token",
 )
 QUALITY_METRICS = ("acc", "acc_norm", "exact_match", "choice_margin", "bits_per_byte")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure with its interval, sample size and source; for quality also the paired difference to the baseline."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    source: str = ""
-    delta: float | None = None
-    delta_low: float | None = None
-    delta_high: float | None = None
-
-
-@dataclass
-class Row:
-    """One line of a leaderboard."""
-
-    method: str
-    model: str
-    workload: str
-    baseline: str
-    machine: str
-    cells: dict[str, Cell] = field(default_factory=dict)
-    status: str = OK
-    reasons: list[str] = field(default_factory=list)
-    claims: str = ""
-    on_front: bool = False
-    reproduce: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Board:
-    """The leaderboard of one kind. ``columns`` are the cells' names in order; ``sorted_by`` is one of them."""
-
-    kind: str
-    columns: list[str]
-    rows: list[Row]
-    sorted_by: str
 
 
 def read_boards(results: Path, kind: str = "", suite: str = "", sort: str = "") -> list[Board]:
@@ -111,10 +74,11 @@ def build_boards(tables: Mapping[str, pl.DataFrame], kind: str = "", suite: str 
     figures: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in tables["measurements"].join(chosen, on="trial_id", how="semi", maintain_order="left").to_dicts():
         figures[row["trial_id"]].append(row)
+    differences = baseline_differences(tables, trials)
+    trials = join_seeds(trials, figures, differences)
     by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for trial in trials:
         by_kind[trial["method_kind"]].append(trial)
-    differences = _differences(tables, trials)
     kinds = [kind] if kind else sorted(by_kind)
     return [_board(k, by_kind[k], figures, differences, sort) for k in kinds if by_kind.get(k)]
 
@@ -193,6 +157,8 @@ def _note(row: Row, trial: dict[str, Any]) -> None:
     busy = json.loads(trial["environment"]).get("busy") if trial["environment"] else None
     if busy and trial["kind"] in ("cost", "workload"):
         row.reasons.append(f"measured while busy: {busy}")
+    if "seeds" in trial:
+        row.reasons.append(f"{trial['kind']} {trial['target']}: means over {trial['seeds']} seeds")
     if trial["reproduce"]:
         row.reproduce.append(trial["reproduce"])
 
@@ -214,85 +180,8 @@ def _default_sort(kind: str, columns: Sequence[str]) -> str:
     return wanted[0] if wanted else (columns[0] if columns else "")
 
 
-def direction(column: str) -> str:
-    """Whether more or less of a column is better."""
-    return metric(column.rsplit(" ", 1)[-1]).direction
-
-
 def _sort_key(row: Row, column: str) -> tuple[int, float, str]:
     cell = row.cells.get(column)
     if cell is None:
         return (1, 0.0, row.method)
     return (0, cell.value if direction(column) == "lower" else -cell.value, row.method)
-
-
-def _differences(
-    tables: Mapping[str, pl.DataFrame], trials: Sequence[dict[str, Any]]
-) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
-    """Mean difference to the baseline with its 95 % interval, paired by document, for each trial and metric."""
-    import polars as pl
-
-    quality = [t for t in trials if t["kind"] == "quality" and t["status"] == OK]
-    if "samples" not in tables or not quality:
-        return {}
-    baseline_of = {}
-    same = ("model", "target", "options", "dtype", "device", "seed")
-    by_setting = {(t["method"], *(t[k] for k in same)): t["trial_id"] for t in quality}
-    for trial in quality:
-        other = by_setting.get((trial["baseline"], *(trial[k] for k in same)))
-        if other and other != trial["trial_id"]:
-            baseline_of[trial["trial_id"]] = other
-    pairs = pl.DataFrame(
-        {"trial_id": list(baseline_of), "other": list(baseline_of.values())},
-        schema={"trial_id": pl.String, "other": pl.String},
-    )
-    samples = tables["samples"].filter(pl.col("side") == "document").select("trial_id", "unit", "name", "value")
-    joined = (
-        samples.join(pairs, on="trial_id")
-        .join(samples, left_on=["other", "unit", "name"], right_on=["trial_id", "unit", "name"], suffix="_base")
-        .with_columns((pl.col("value") - pl.col("value_base")).alias("difference"))
-    )
-    found = {}
-    for (trial_id, name), group in joined.group_by("trial_id", "name"):
-        estimate = mean_interval(group["difference"].to_list())
-        found[str(trial_id), str(name)] = (estimate.value, estimate.low, estimate.high)
-    return found
-
-
-def mark_front(board: Board) -> None:
-    """Mark the rows that no other row of the same model and workload beats beyond noise.
-
-    A row is beaten when another is better beyond both intervals in one objective and not worse beyond them in any.
-    Objectives: the kind's first speed column, the first quality column, and bytes held where there are any.
-    """
-    quality = [c for c in board.columns if " " in c]
-    objectives = [*quality[:1], board.sorted_by, *(c for c in ("kv_bytes_held",) if c in board.columns)]
-    objectives = list(dict.fromkeys(o for o in objectives if o and direction(o) != "none"))
-    for row in board.rows:
-        rivals = [r for r in board.rows if r is not row and (r.model, r.workload) == (row.model, row.workload)]
-        measured = [o for o in objectives if o in row.cells]
-        row.on_front = bool(measured) and row.status == OK and not any(_beats(r, row, measured) for r in rivals)
-
-
-def _beats(one: Row, other: Row, objectives: Sequence[str]) -> bool:
-    signs = [_order(one.cells.get(o), other.cells[o], direction(o)) for o in objectives]
-    return one.status == OK and max(signs) > 0 and min(signs) >= 0
-
-
-def _order(one: Cell | None, other: Cell, better: str) -> int:
-    """1 where ``one`` is better beyond both intervals, -1 where worse (or missing), 0 where they overlap."""
-    if one is None:
-        return -1
-    low, high = _bounds(one)
-    other_low, other_high = _bounds(other)
-    above, below = low > other_high, high < other_low
-    if better == "lower":
-        above, below = below, above
-    return int(above) - int(below)
-
-
-def _bounds(cell: Cell) -> tuple[float, float]:
-    """The interval, or the value twice where there is none."""
-    if cell.low is None or cell.high is None:
-        return cell.value, cell.value
-    return cell.low, cell.high

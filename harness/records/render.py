@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.records.leaderboard import Board, Cell, Row
+from harness.records.board import Board, Cell, Row
 from harness.records.metrics import metric
 
 SHORT = {

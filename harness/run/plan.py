@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.catalog.spec import parse_stack
@@ -33,8 +33,10 @@ def make_trials(suite: Suite, scope: Scope) -> list[Trial]:
             for method in expand_grid(text):
                 canonical = str(parse_stack(method))
                 for model in entry.models:
-                    for trial in _entry_trials(suite, entry, canonical, model, scope):
-                        trials.setdefault(repr(trial), trial)
+                    for seed in range(scope.seed, scope.seed + entry.seeds):
+                        wanted = replace(scope, seed=seed, cost=scope.cost and seed == scope.seed)
+                        for trial in _entry_trials(suite, entry, canonical, model, wanted):
+                            trials.setdefault(repr(trial), trial)
     return list(trials.values())
 
 
@@ -75,5 +77,5 @@ def group_trials(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Trials that share a loaded model, in the order of their first member."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for trial in trials:
-        groups.setdefault(tuple(trial[k] for k in ("model", "dtype", "device", "threads")), []).append(trial)
+        groups.setdefault(tuple(trial[k] for k in ("model", "dtype", "device", "threads", "seed")), []).append(trial)
     return list(groups.values())

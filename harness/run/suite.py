@@ -57,6 +57,7 @@ class Entry(Strict):
     decode: list[DecodeSpec] = []
     workloads: bool = False
     probes: bool = False
+    seeds: int = Field(1, ge=1, description="seeds of tasks and probes, from the run's on; costs take the first alone")
     limit: float | None = None
     num_fewshot: int | None = None
     batch_size: int = 8

@@ -43,9 +43,23 @@ def _tiny_random() -> tuple[Any, Any, int]:
 
 
 def _tiny_chain_sum() -> tuple[Any, Any, int]:
-    from harness.subjects.chain_sum_model import obtain_warm_start
+    from harness.subjects.warm_start import obtain_warm_start
 
     return obtain_warm_start()
+
+
+def _tiny_chain_sum_mixed() -> tuple[Any, Any, int]:
+    from harness.subjects.chain_sum_text import ChainSumText
+    from harness.subjects.warm_start import WarmStart, obtain_warm_start
+
+    return obtain_warm_start(WarmStart(language=ChainSumText(operands=2, most=8), steps=1500))
+
+
+def _tiny_multi_select() -> tuple[Any, Any, int]:
+    from harness.subjects.multi_select_text import MultiSelectText
+    from harness.subjects.warm_start import WarmStart, obtain_warm_start
+
+    return obtain_warm_start(WarmStart(language=MultiSelectText(), steps=1500))
 
 
 MODELS: dict[str, ModelEntry] = {
@@ -71,6 +85,20 @@ MODELS: dict[str, ModelEntry] = {
             "none",
             "float32",
             _tiny_chain_sum,
+        ),
+        ModelEntry(
+            "tiny-chain-sum-mixed",
+            "the same for sums of two to eight digits",
+            "none",
+            "float32",
+            _tiny_chain_sum_mixed,
+        ),
+        ModelEntry(
+            "tiny-multi-select",
+            "the same for choosing the digits that are greater than another",
+            "none",
+            "float32",
+            _tiny_multi_select,
         ),
     )
 }

@@ -7,18 +7,16 @@ error, so that lengths vary and wrong responses are longer than right ones.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError
+from harness.subjects.toy_text import is_held_out
 
 ALPHABET = "0123456789+=;#"
 RESPONSE = re.compile(r"[0-9;]*#([0-9])")
-HELD_OUT_PART = 4
-"""One prompt in so many is held out for evaluation, by its hash."""
 
 
 class CharIds:
@@ -63,47 +61,48 @@ class TraceStyle:
 GAP, NO_GAP = TraceStyle(), TraceStyle(wrong=0.17, slip=0.0)
 
 
-def prompt_text(operands: Sequence[int]) -> str:
-    """``3+8+5+9=``."""
-    return "+".join(map(str, operands)) + "="
-
-
 def answer_digit(operands: Sequence[int]) -> int:
     """The sum modulo ten."""
     return sum(operands) % 10
 
 
-def is_right(operands: Sequence[int], response: str) -> bool:
-    """Whether the response is a well-formed trace whose answer is right."""
-    match = RESPONSE.fullmatch(response)
-    return match is not None and int(match[1]) == answer_digit(operands)
+@dataclass(frozen=True, kw_only=True)
+class ChainSumText:
+    """Sums of ``operands`` digits, or of ``operands`` to ``most`` where that is more."""
 
+    operands: int = 4
+    most: int = 0
+    style: TraceStyle = GAP
 
-def is_held_out(operands: Sequence[int]) -> bool:
-    """Whether a prompt belongs to the test split; it is then never trained on."""
-    return hashlib.sha256(b"chain_sum" + prompt_text(operands).encode()).digest()[0] % HELD_OUT_PART == 0
+    def draw(self, rng: random.Random, held_out: bool) -> tuple[int, ...]:
+        """Random digits of one split."""
+        while True:
+            count = rng.randint(self.operands, self.most) if self.most > self.operands else self.operands
+            operands = tuple(rng.randrange(10) for _ in range(count))
+            if is_held_out(self.prompt(operands)) == held_out:
+                return operands
 
+    def prompt(self, problem: Sequence[int]) -> str:
+        """``3+8+5+9=``."""
+        return "+".join(map(str, problem)) + "="
 
-def draw_operands(rng: random.Random, count: int, held_out: bool) -> tuple[int, ...]:
-    """``count`` random digits of one split."""
-    while True:
-        operands = tuple(rng.randrange(10) for _ in range(count))
-        if is_held_out(operands) == held_out:
-            return operands
+    def grade(self, problem: Sequence[int], response: str) -> float:
+        """1 for a well-formed trace, which may be empty, with the right answer; else 0."""
+        match = RESPONSE.fullmatch(response)
+        return float(match is not None and int(match[1]) == answer_digit(problem))
 
-
-def write_trace(operands: Sequence[int], rng: random.Random, style: TraceStyle = GAP) -> str:
-    """A response as the warm start shows it: running sums with errors, checks of the last one, then the answer."""
-    steps, total = [], 0
-    for operand in operands:
-        total = (total + operand) % 10
-        if rng.random() < style.wrong:
-            total = (total + rng.randrange(1, 10)) % 10
-        steps.append(total)
-    checks = 0
-    while checks < style.most_rechecks and rng.random() < style.recheck:
-        if rng.random() < style.slip:
-            total = (total + rng.randrange(1, 10)) % 10
-        steps.append(total)
-        checks += 1
-    return ";".join(map(str, steps)) + f"#{total}"
+    def write(self, problem: Sequence[int], rng: random.Random) -> str:
+        """A response as the warm start shows it: running sums with errors, checks of the last one, then the answer."""
+        style, steps, total = self.style, [], 0
+        for operand in problem:
+            total = (total + operand) % 10
+            if rng.random() < style.wrong:
+                total = (total + rng.randrange(1, 10)) % 10
+            steps.append(total)
+        checks = 0
+        while checks < style.most_rechecks and rng.random() < style.recheck:
+            if rng.random() < style.slip:
+                total = (total + rng.randrange(1, 10)) % 10
+            steps.append(total)
+            checks += 1
+        return ";".join(map(str, steps)) + f"#{total}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from harness.subjects.toy_text import is_held_out
+
 SYMBOLS = "0123456789+;"
 """Characters that every tokenizer of the zoo reads."""
 
@@ -22,24 +24,27 @@ def hidden_scores() -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefTokens:
-    """Strings of up to ``longest`` symbols after a prompt of one digit, which means nothing."""
+class PrefText:
+    """Strings of up to ``longest`` symbols after a prompt of two digits, which mean nothing."""
 
     longest: int = 12
 
-    def draw(self, rng: random.Random) -> str:
-        """A digit."""
-        return rng.choice(SYMBOLS[:10])
+    def draw(self, rng: random.Random, held_out: bool) -> str:
+        """Two digits of one split."""
+        while True:
+            problem = "".join(rng.choices(SYMBOLS[:10], k=2))
+            if is_held_out(self.prompt(problem)) == held_out:
+                return problem
 
     def prompt(self, problem: str) -> str:
-        """The digit and an equals sign."""
+        """The digits and an equals sign."""
         return f"{problem}="
 
-    def reward(self, problem: str, response: str) -> float:
+    def grade(self, problem: str, response: str) -> float:
         """The sum of the symbols' scores; characters that are no symbol cost 1 each."""
         scores = hidden_scores()
         return sum(scores.get(symbol, -1.0) for symbol in response)
 
-    def written(self, problem: str, rng: random.Random) -> str:
+    def write(self, problem: str, rng: random.Random) -> str:
         """A random string of 1 to ``longest`` symbols."""
         return "".join(rng.choices(SYMBOLS, k=rng.randint(1, self.longest)))

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
-from harness.records.leaderboard import Cell, _order, build_boards, read_boards
+from harness.records.board import Cell, _order
+from harness.records.leaderboard import build_boards, read_boards
 from harness.records.metrics import dictionary_page, metrics
 from harness.records.render import amount, as_data, cell_text, csv_text, footnotes, markdown, table_rows
 from harness.records.schema import (
@@ -21,6 +23,7 @@ from harness.records.schema import (
     trial_frame,
 )
 from harness.records.store import RunFolder, read_results
+from harness.stats.intervals import mean_interval
 
 
 def record(method, kind, target, figures, status=OK, reason="", documents=(), suite="unit"):
@@ -212,3 +215,48 @@ def test_a_modelled_figure_says_so():
 def test_the_dictionary_defines_what_it_names():
     assert all(m.definition.endswith(".") and m.direction in ("higher", "lower", "none") for m in metrics().values())
     assert all(f"| `{name}` |" in dictionary_page() for name in metrics())
+
+
+def seeded(method, values, documents=None):
+    made = []
+    for seed, value in enumerate(values):
+        one = record(
+            method,
+            "quality",
+            "t",
+            [("acc", value, value - 0.4, value + 0.4, "t")],
+            documents=documents[seed] if documents else (),
+        )
+        made.append(replace(one, trial={**one.trial, "seed": seed, "trial_id": f"{method}-{seed}"}))
+    return made
+
+
+def row_of(records, method):
+    (board,) = build_boards(tables(records))
+    (row,) = [r for r in board.rows if r.method == method]
+    return row
+
+
+def test_a_cell_is_the_mean_over_seeds_with_the_interval_between_them():
+    row = row_of(seeded("kv_streaming", [0.2, 0.4, 0.3]), "kv_streaming")
+    cell, expected = row.cells["t acc"], mean_interval([0.2, 0.4, 0.3])
+    assert (cell.value, cell.low, cell.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert cell.n == 3 and any("means over 3 seeds" in note for note in row.reasons)
+
+
+def test_one_seed_keeps_its_own_interval():
+    cell = row_of(seeded("kv_streaming", [0.5]), "kv_streaming").cells["t acc"]
+    assert (cell.low, cell.high, cell.n) == pytest.approx((0.1, 0.9, 5))
+
+
+def test_differences_are_paired_by_seed():
+    base = seeded("kv_full", [0.5, 1.0], [[1, 0], [1, 1]])
+    ours = seeded("kv_streaming", [0.0, 0.5], [[0, 0], [1, 0]])
+    cell = row_of([*base, *ours], "kv_streaming").cells["t acc"]
+    assert cell.delta == -0.5 and cell.delta_low == cell.delta_high == -0.5
+
+
+def test_a_seed_that_failed_fails_the_row():
+    first, second = seeded("kv_streaming", [0.2, 0.4])
+    row = row_of([first, replace(second, status=FAILED, reason="RuntimeError: boom", measurements=[])], "kv_streaming")
+    assert row.status == FAILED and any("boom" in note for note in row.reasons) and not row.cells

@@ -45,6 +45,16 @@ def suite_of(methods):
     return parse_suite({"name": "unit", "entries": [entry]}, "test")
 
 
+def test_seeds_repeat_tasks_and_probes_and_not_costs():
+    entry = {"methods": ["ar"], "tasks": ["t"], "decode": [{"prompts": "chat"}], "probes": True, "seeds": 3}
+    trials = make_trials(parse_suite({"name": "unit", "entries": [entry]}, "test"), Scope(seed=5))
+    assert [(t.kind, t.seed) for t in trials] == [
+        ("quality", 5), ("cost", 5), ("probe", 5), ("quality", 6), ("probe", 6), ("quality", 7), ("probe", 7)
+    ]  # fmt: skip
+    groups = group_trials([t.as_dict("machine") for t in trials])
+    assert [{t["seed"] for t in group} for group in groups] == [{5}, {6}, {7}]
+
+
 def ids(methods):
     return {(t.method, t.kind): t.trial_id("m") for t in make_trials(suite_of(methods), Scope())}
 

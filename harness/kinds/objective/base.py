@@ -18,11 +18,11 @@ from harness.errors import Refused
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe, Workload
 from harness.kinds.objective.batch import RolloutBatch
 from harness.kinds.objective.copies import private_copy, training_copy
-from harness.kinds.objective.rollouts import Sampling, VerifiableTask
+from harness.kinds.objective.rollouts import Sampling
 from harness.kinds.objective.samplers import GroupSampler, RolloutSampler
 from harness.kinds.objective.stages import Bound, aggregate, clipped_surrogate, group_normalize, ratios
 from harness.subjects.subject import GENERATE, TRAIN, Subject
-from harness.toolkit.chain_sum import ChainSum
+from harness.toolkit.verifiable import Problems, VerifiableTask, verifiable_task
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -42,19 +42,21 @@ class ObjectiveMethod(Method):
     requires: ClassVar[frozenset[str]] = frozenset()
     centred: ClassVar[bool] = True
 
+    problems: Problems = Field("chain_sum", description="what is asked and graded; sums suit models that speak")
     updates: int = Field(40, ge=1, description="rollout batches that are sampled and trained on")
     prompts_per_update: int = Field(16, ge=1, description="prompts of one rollout batch")
     group_size: int = Field(8, ge=2, description="responses sampled to each prompt")
     max_new_tokens: int = Field(32, ge=1, description="longest response")
+    lora_rank: int = Field(0, ge=0, description="rank of LoRA adapters on queries and values; 0: all weights learn")
     learning_rate: float = Field(3e-4, gt=0, description="of AdamW, constant")
     minibatches: int = Field(2, ge=1, description="optimizer steps on each rollout batch")
     clip_low: float = Field(0.2, gt=0, le=1, description="ratios below 1 minus this are clipped")
     clip_high: float = Field(0.2, gt=0, description="ratios above 1 plus this are clipped")
     temperature: float = Field(1.0, gt=0, description="of sampling and of all log-probabilities")
 
-    def task(self) -> VerifiableTask:
-        """Where problems and rewards come from."""
-        return ChainSum()
+    def task(self, held_out: bool = False) -> VerifiableTask:
+        """Where problems of one split and their rewards come from."""
+        return verifiable_task(self.problems, held_out)
 
     def sampling(self, previous: RolloutBatch | None) -> Sampling:
         """How the next responses are drawn, given the batch before (None at first)."""
@@ -167,10 +169,11 @@ class ObjectiveMethod(Method):
         return (update_workload(self, subject),)
 
     def probes(self) -> Iterable[Probe]:
-        """``gradient_audit``: what this objective's gradient weighs, on a batch that is the same for all."""
+        """``held_out_rewards`` of the trained subject; ``gradient_audit``, on a batch that is the same for all."""
         from harness.kinds.objective.audit import GradientAudit
+        from harness.kinds.objective.held_out import HeldOutRewards
 
-        return (GradientAudit(self),)
+        return (HeldOutRewards(self), GradientAudit(self))
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

@@ -20,9 +20,15 @@ from harness.kinds.objective.batch import RolloutBatch
 from harness.kinds.objective.frozen import frozen_loss, frozen_stages
 from harness.subjects.load import load_subject
 from harness.subjects.subject import Subject
-from harness.toolkit.chain_sum import ChainSum
+from harness.toolkit.verifiable import ToyTask
 
-SMALL_BUDGET = {"updates": 2, "prompts_per_update": 2, "group_size": 4, "max_new_tokens": 6, "minibatches": 2}
+SMALL_BUDGET: dict[str, Any] = {
+    "updates": 2,
+    "prompts_per_update": 2,
+    "group_size": 4,
+    "max_new_tokens": 6,
+    "minibatches": 2,
+}
 TIGHT = 1e-10
 """Allowed difference in float64 between two orders of the same sums."""
 
@@ -111,7 +117,7 @@ def widened(batch: RolloutBatch, extra: int, junk: float) -> RolloutBatch:
     )
 
 
-class HashTask(ChainSum):
+class HashTask(ToyTask):
     """The problems of ``chain_sum`` with rewards that any model earns now and then: by a hash of the response."""
 
     def reward(self, problem: tuple[int, ...], response: str) -> float:

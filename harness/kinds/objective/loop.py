@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.kinds.method import Measurement
+from harness.kinds.objective.adapters import Adapted, with_adapters
 from harness.kinds.objective.base import ObjectiveMethod
 from harness.kinds.objective.batch import RolloutBatch
 from harness.kinds.objective.frozen import Frozen, frozen_stages
@@ -33,13 +34,21 @@ class Learner:
     critic: nn.Module | None
     modules: nn.ModuleList
     optimizer: torch.optim.Optimizer
+    adapted: Adapted | None
 
     @classmethod
-    def of(cls, method: ObjectiveMethod, subject: Subject) -> Learner:
-        """A fresh learner over the subject's own model."""
+    def of(cls, method: ObjectiveMethod, subject: Subject, seed: int = 0) -> Learner:
+        """A fresh learner over the subject's own model, which gets LoRA adapters where the method asks for them."""
         model, critic = subject.model, method.critic(subject)
+        adapted = with_adapters(model, method.lora_rank, seed) if method.lora_rank else None
         modules = nn.ModuleList([model] if critic is None else [model, critic])
-        return cls(method, model, critic, modules, adamw(modules, method.learning_rate))
+        return cls(method, model, critic, modules, adamw(modules, method.learning_rate), adapted)
+
+    def finish(self) -> dict[str, Tensor]:
+        """The policy's weights on the CPU, adapters added to them; the learner is used up."""
+        if self.adapted is not None:
+            self.adapted.merge_and_unload()
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     def update(self, batch: RolloutBatch, progress: float) -> dict[str, float]:
         """One optimizer step a minibatch; returns figures of the steps (means, token counts summed)."""
@@ -98,7 +107,7 @@ def train(
     compared meet the same problems. What an interrupted training left in ``folder`` is taken up.
     """
     model = subject.model.eval()
-    learner, sampler = Learner.of(method, subject), method.sampler(subject, seed)
+    learner, sampler = Learner.of(method, subject, seed), method.sampler(subject, seed)
     progress = Progress(learner, sampler, folder)
     while progress.done < method.updates:
         stamps = [_now(subject)]
@@ -111,7 +120,7 @@ def train(
         names = ("seconds_sample", "seconds_old", "seconds_train")
         spans = {name: stamps[i + 1] - stamps[i] for i, name in enumerate(names)}
         progress.add(batch, describe(batch) | {"generated_tokens": float(generated)} | figures | spans)
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}, progress.record
+    return learner.finish(), progress.record
 
 
 def _now(subject: Subject) -> float:

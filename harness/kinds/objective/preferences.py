@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from harness.kinds.objective.rollouts import VerifiableTask
 from harness.kinds.objective.texts import Encoded
 from harness.subjects.subject import Subject
 from harness.toolkit.trainer import adamw, optimizer_step
+from harness.toolkit.verifiable import VerifiableTask
 
 Pair = tuple[Any, str, str]
 """A problem, the response that was preferred, and the other."""

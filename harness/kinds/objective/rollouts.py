@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,22 +14,7 @@ from harness.errors import Refused
 from harness.kinds.objective.batch import RolloutBatch
 from harness.subjects.runner import Runner, pad_left
 from harness.subjects.subject import Subject
-
-
-class VerifiableTask(Protocol):
-    """Problems whose answers a program can grade."""
-
-    def draw(self, rng: random.Random) -> Any:
-        """A random problem."""
-
-    def prompt(self, problem: Any) -> str:
-        """The problem as the model reads it."""
-
-    def reward(self, problem: Any, response: str) -> float:
-        """The grade of a response."""
-
-    def written(self, problem: Any, rng: random.Random) -> str:
-        """A response that no model made, right or wrong; for batches that must not depend on a model."""
+from harness.toolkit.verifiable import VerifiableTask, prompt_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +123,7 @@ def sample_responses(
 
 def encoded_prompts(subject: Subject, task: VerifiableTask, problems: Sequence[Any], room: int) -> list[list[int]]:
     """The problems' ids; refuses a subject whose longest text cannot hold prompt and response."""
-    prompts = [subject.text_tokenizer().encode(task.prompt(problem)) for problem in problems]
+    prompts = [prompt_ids(subject, task, problem) for problem in problems]
     longest = max(map(len, prompts)) + room
     if longest > subject.max_length:
         raise Refused(f"prompt and response need {longest} tokens; {subject.name} holds {subject.max_length}")
@@ -190,7 +175,7 @@ def graded_batch(
         [i for i in ids[:n] if i not in ends] for ids, n in zip(ids_BT.tolist(), mask_BT.sum(1).tolist(), strict=True)
     ]
     rewards = [task.reward(problem, tokenizer.decode(row)) for problem, row in zip(owners, rows, strict=True)]
-    prompt_BP, valid_BP = pad_left([tokenizer.encode(task.prompt(problem)) for problem in owners], subject.device)
+    prompt_BP, valid_BP = pad_left([prompt_ids(subject, task, problem) for problem in owners], subject.device)
     return RolloutBatch(
         prompt_ids_BP=prompt_BP,
         prompt_mask_BP=torch.ones_like(prompt_BP, dtype=torch.bool) if valid_BP is None else valid_BP,

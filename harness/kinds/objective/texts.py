@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.kinds.objective.rollouts import VerifiableTask, chosen_logps, encoded_prompts, token_logps
+from harness.kinds.objective.rollouts import chosen_logps, encoded_prompts, token_logps
 from harness.kinds.objective.stages import masked
 from harness.subjects.runner import pad_left
 from harness.subjects.subject import Subject
+from harness.toolkit.verifiable import VerifiableTask
 
 
 @dataclass(frozen=True)

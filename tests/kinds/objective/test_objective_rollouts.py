@@ -18,7 +18,7 @@ from harness.kinds.objective.rollouts import (
     written_batch,
 )
 from harness.kinds.objective.samplers import with_old_policy
-from harness.toolkit.chain_sum import ChainSum
+from harness.toolkit.verifiable import ToyTask
 
 SAMPLING = Sampling(group_size=3, max_new_tokens=9, temperature=0.7)
 METHOD = MethodSpec.parse("grpo@temperature=0.7").build()
@@ -40,7 +40,8 @@ class Mixed:
     def draw(self, rng):
         return tuple(rng.randrange(10) for _ in range(rng.choice((2, 4))))
 
-    prompt, reward, written = ChainSum().prompt, ChainSum().reward, ChainSum().written
+    chat = False
+    prompt, reward, written = ToyTask().prompt, ToyTask().reward, ToyTask().written
 
 
 def test_index_convention_on_a_toy_that_counts():
@@ -134,8 +135,8 @@ def test_sampling_follows_the_law(tiny):
 
 
 def test_written_responses_are_graded_and_alike_for_every_subject(tiny):
-    batch = written_batch(tiny, ChainSum(), 4, 6, seed=0)
-    again = written_batch(tiny, ChainSum(), 4, 6, seed=0)
+    batch = written_batch(tiny, ToyTask(), 4, 6, seed=0)
+    again = written_batch(tiny, ToyTask(), 4, 6, seed=0)
     assert torch.equal(batch.response_ids_BT, again.response_ids_BT)
     assert 0 < float(batch.rewards_B.mean()) < 1
     assert batch.group_ids_B.bincount().tolist() == [6] * 4
@@ -147,7 +148,7 @@ def test_too_long_a_response_is_refused(tiny):
     with pytest.raises(Refused, match="holds 512"):
         sampled_batch(
             tiny,
-            ChainSum(),
+            ToyTask(),
             [(1, 2, 3, 4)],
             Sampling(group_size=2, max_new_tokens=600, temperature=1.0),
             torch.Generator(),

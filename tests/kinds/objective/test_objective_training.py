@@ -112,7 +112,7 @@ def test_update_workload_is_put_back(tiny):
 def test_audit_of_token_aggregation_is_the_yardstick(tiny):
     audits = {}
     for spec in ("grpo@aggregation=token", "grpo", "balanced_agg"):
-        (probe,) = MethodSpec.parse(spec).build().probes()
+        (_, probe) = MethodSpec.parse(spec).build().probes()
         audits[spec] = {m.metric: m.value for m in probe.measure(tiny)}
     token = audits["grpo@aggregation=token"]
     assert token["cosine_to_token"] == pytest.approx(1, abs=1e-6)

@@ -8,9 +8,9 @@ import torch
 from harness.catalog import MethodSpec
 from harness.errors import Refused
 from harness.kinds.checking import run_checks
+from harness.kinds.objective.balance import balanced
 from harness.kinds.objective.checks import loss_and_gradient, moved_logps, random_batch
 from harness.kinds.objective.stages import aggregate
-from methods.objective.balanced_agg import balanced
 
 
 def made(text="balanced_agg"):

@@ -15,7 +15,8 @@ from harness.kinds.objective.checks import HashTask, loss_and_gradient, moved_lo
 from harness.kinds.objective.gae import outcome_at_end
 from harness.kinds.objective.preferences import dpo_loss, dpo_trained, draw_pair
 from harness.kinds.objective.texts import Encoded
-from harness.toolkit.pref_tokens import PrefTokens, hidden_scores
+from harness.toolkit.pref_tokens import PrefText, hidden_scores
+from harness.toolkit.verifiable import ToyTask
 
 FREE = "@token_clip=1e9"
 
@@ -89,7 +90,7 @@ def test_dpo_at_the_reference_is_log_two_and_falls_with_the_margin():
 
 
 def test_judges_prefer_by_bradley_and_terry():
-    task, rng, right, expected = PrefTokens(longest=3), random.Random(0), 0, 0.0
+    task, rng, right, expected = ToyTask(text=PrefText(longest=3)), random.Random(0), 0, 0.0
     for _ in range(4000):
         problem, chosen, rejected = draw_pair(task, rng)
         gap = abs(task.reward(problem, chosen) - task.reward(problem, rejected))
@@ -101,12 +102,12 @@ def test_judges_prefer_by_bradley_and_terry():
 def test_hidden_scores_are_one_a_symbol_and_add_up():
     scores = hidden_scores()
     assert len(scores) == 12 and sum(scores.values()) == pytest.approx(0) and max(scores.values()) == 1
-    assert PrefTokens().reward("3", "01") == pytest.approx(scores["0"] + scores["1"])
-    assert PrefTokens().reward("3", "x") == -1
+    assert ToyTask(text=PrefText()).reward("3", "01") == pytest.approx(scores["0"] + scores["1"])
+    assert ToyTask(text=PrefText()).reward("3", "x") == -1
 
 
 def test_token_rewards_of_dpo_follow_the_hidden_scores(tiny):
-    task = PrefTokens()
+    task = ToyTask(text=PrefText())
     guide = dpo_trained(tiny, task, 0, 0.1, 60, 16, 3e-3)
     rng = random.Random("held out")
     problems = [task.draw(rng) for _ in range(40)]
@@ -132,7 +133,7 @@ def test_the_sampler_asks_both_models_and_leaves_the_subject_alone(tiny):
 
 def test_training_on_hidden_scores_runs(tiny):
     method = made("rto@dpo_steps=3@updates=2@prompts_per_update=2@group_size=3@max_new_tokens=4")
-    object.__setattr__(method, "task", PrefTokens)
+    object.__setattr__(method, "task", lambda held_out=False: ToyTask(text=PrefText()))
     record = method.prepare(tiny, PrepareContext(0, Path("unused"), None, None))["record"]
     assert len(record) == 2 and all(math.isfinite(row["loss"]) for row in record)
 

@@ -1,4 +1,4 @@
-"""The model ``tiny-chain-sum``: a small Llama, warm-started on careless ``chain_sum`` traces, made once and kept.
+"""The models ``tiny-...`` that objectives train: small Llamas, warm-started on careless texts, made once and kept.
 
 The warm start stops while sampled answers are right about two times in five: reinforcement from 0 % or from 95 %
 cannot tell objectives apart.
@@ -25,14 +25,8 @@ from torch import Tensor
 
 from harness.errors import EnvironmentFailed
 from harness.subjects.catalog import cache_dir
-from harness.subjects.chain_sum_text import (
-    CharIds,
-    TraceStyle,
-    draw_operands,
-    is_right,
-    prompt_text,
-    write_trace,
-)
+from harness.subjects.chain_sum_text import ChainSumText, CharIds
+from harness.subjects.toy_text import ToyText
 
 IGNORED = -100
 """Label of a position without a target, as in torch and transformers."""
@@ -43,12 +37,11 @@ WARM_UP_STEPS = 50
 class WarmStart:
     """All that decides the model. ``stop_at`` is the sampled accuracy at which training ends, ``steps`` its limit."""
 
-    operands: int = 4
+    language: ToyText = field(default_factory=ChainSumText)
     hidden: int = 96
     layers: int = 3
     heads: int = 4
     intermediate: int = 256
-    style: TraceStyle = field(default_factory=TraceStyle)
     steps: int = 500
     batch: int = 64
     learning_rate: float = 3e-3
@@ -59,7 +52,7 @@ class WarmStart:
     @property
     def key(self) -> str:
         """Hash of the recipe."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        text = json.dumps([type(self.language).__name__, dataclasses.asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -90,9 +83,9 @@ def trace_batch(recipe: WarmStart, rng: random.Random) -> tuple[Tensor, Tensor]:
     tokenizer = CharIds()
     ids, labels = [], []
     for _ in range(recipe.batch):
-        operands = draw_operands(rng, recipe.operands, held_out=False)
-        prompt = tokenizer.encode(prompt_text(operands))
-        response = [*tokenizer.encode(write_trace(operands, rng, recipe.style)), *tokenizer.eos_ids]
+        problem = recipe.language.draw(rng, held_out=False)
+        prompt = tokenizer.encode(recipe.language.prompt(problem))
+        response = [*tokenizer.encode(recipe.language.write(problem, rng)), *tokenizer.eos_ids]
         ids.append(prompt + response)
         labels.append([IGNORED] * len(prompt) + response)
     width = max(map(len, ids))
@@ -123,10 +116,16 @@ def sample_texts(model: Any, prompts: Sequence[str], generator: torch.Generator,
     return [tokenizer.decode(row) for row in torch.cat(out, 1).tolist()]
 
 
-def sampled_accuracy(model: Any, operands: Sequence[Sequence[int]], seed: int) -> float:
-    """Part of the prompts whose sampled response is right."""
-    texts = sample_texts(model, [prompt_text(o) for o in operands], torch.Generator().manual_seed(seed))
-    return sum(map(is_right, operands, texts)) / len(texts)
+def sampled_accuracy(model: Any, language: ToyText, problems: Sequence[Any], seed: int) -> float:
+    """Part of the problems whose sampled response is right; those with prompts of one length go together."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = sorted({len(language.prompt(problem)) for problem in problems})
+    right = 0
+    for length in lengths:
+        part = [problem for problem in problems if len(language.prompt(problem)) == length]
+        texts = sample_texts(model, [language.prompt(problem) for problem in part], generator)
+        right += sum(language.grade(*pair) == 1 for pair in zip(part, texts, strict=True))
+    return right / len(problems)
 
 
 @contextmanager
@@ -145,7 +144,7 @@ def train_warm_start(recipe: WarmStart) -> tuple[Any, dict[str, float]]:
     rng = random.Random(recipe.seed)
     model = blank_model(recipe)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
-    probe = [draw_operands(rng, recipe.operands, held_out=False) for _ in range(400)]
+    probe = [recipe.language.draw(rng, held_out=False) for _ in range(400)]
     accuracy, step = 0.0, 0
     started = time.process_time()
     with _one_thread():
@@ -158,7 +157,7 @@ def train_warm_start(recipe: WarmStart) -> tuple[Any, dict[str, float]]:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             if step % recipe.look_every == 0:
-                accuracy = sampled_accuracy(model, probe, recipe.seed)
+                accuracy = sampled_accuracy(model, recipe.language, probe, recipe.seed)
                 if accuracy >= recipe.stop_at:
                     break
     return model, {"steps": step, "sampled_accuracy": accuracy, "cpu_seconds": time.process_time() - started}
@@ -169,7 +168,7 @@ def obtain_warm_start(recipe: WarmStart | None = None) -> tuple[Any, CharIds, in
     from safetensors.torch import load_model
 
     recipe = recipe or WarmStart()
-    path = cache_dir() / "models" / f"tiny-chain-sum-{recipe.key}.safetensors"
+    path = cache_dir() / "models" / f"warm-start-{recipe.key}.safetensors"
     if not path.is_file():
         _make(recipe, path)
     model = blank_model(recipe)
@@ -187,7 +186,7 @@ def _make(recipe: WarmStart, path: Path) -> None:
     model, figures = train_warm_start(recipe)
     if figures["sampled_accuracy"] < recipe.stop_at:
         raise EnvironmentFailed(
-            f"the warm start of tiny-chain-sum reached a sampled accuracy of {figures['sampled_accuracy']:.2f}, "
+            f"the warm start of {recipe.language} reached a sampled accuracy of {figures['sampled_accuracy']:.2f}, "
             f"below {recipe.stop_at}; raise its steps or take another seed"
         )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,9 @@ from safetensors import safe_open
 
 from harness.errors import EnvironmentFailed
 from harness.subjects.catalog import MODELS
-from harness.subjects.chain_sum_model import (
+from harness.subjects.chain_sum_text import ChainSumText, CharIds
+from harness.subjects.multi_select_text import MultiSelectText
+from harness.subjects.warm_start import (
     IGNORED,
     WarmStart,
     obtain_warm_start,
@@ -16,7 +18,6 @@ from harness.subjects.chain_sum_model import (
     trace_batch,
     train_warm_start,
 )
-from harness.subjects.chain_sum_text import CharIds
 
 SMALL = WarmStart(hidden=16, intermediate=24, layers=1, heads=2, steps=3, batch=4, look_every=1, stop_at=0.0)
 
@@ -83,13 +84,26 @@ def test_labels_are_the_responses_and_their_end():
         assert kept[-1] == end and end not in kept[:-1]
 
 
+def test_another_language_is_another_file_and_prompts_of_any_length_are_asked(cache):
+    mixed = replace(SMALL, language=ChainSumText(operands=2, most=4))
+    for recipe in (SMALL, mixed, replace(SMALL, language=MultiSelectText())):
+        obtain_warm_start(recipe)
+    assert len(list(cache.iterdir())) == 3
+
+
+LANGUAGES = {
+    "tiny-chain-sum": ChainSumText(),
+    "tiny-chain-sum-mixed": ChainSumText(operands=2, most=8),
+    "tiny-multi-select": MultiSelectText(),
+}
+
+
 @pytest.mark.slow
-def test_the_catalog_model_is_right_about_two_times_in_five():
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_the_catalog_model_is_right_about_two_times_in_five(name):
     import random
 
-    from harness.subjects.chain_sum_text import draw_operands
-
-    model, _, _ = MODELS["tiny-chain-sum"].make()
-    rng = random.Random(5)
-    problems = [draw_operands(rng, 4, held_out=True) for _ in range(1000)]
-    assert 0.3 < sampled_accuracy(model, problems, seed=1) < 0.5
+    model, _, _ = MODELS[name].make()
+    rng, language = random.Random(5), LANGUAGES[name]
+    problems = [language.draw(rng, held_out=True) for _ in range(1000)]
+    assert 0.3 < sampled_accuracy(model, language, problems, seed=1) < 0.55
