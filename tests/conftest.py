@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import pytest
 import torch
 
@@ -13,6 +14,9 @@ from harness.subjects.load import load_subject
 from harness.subjects.subject import Subject
 
 torch.set_num_threads(1)
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("zoo", deadline=None)
+hypothesis.settings.load_profile("zoo")
 
 
 @pytest.fixture(scope="session")

@@ -82,5 +82,5 @@ class DySpec(DraftedMethod):
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model and its threshold."""
         most = self.num_nodes or 24
-        threshold = 1 / most if self.num_nodes else paying_threshold(width_costs(subject), most)
+        threshold = 1 / most if self.num_nodes else paying_threshold(width_costs(subject).after(0), most)
         return SlotDrafter(self.draft_model(subject, artifact), self.form, threshold, most, self.max_depth)

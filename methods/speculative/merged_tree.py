@@ -16,7 +16,7 @@ from pydantic import Field
 from harness.catalog import method
 from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step
 from harness.kinds.speculative.candidates import Candidates, Key, ranked_rows
-from harness.kinds.speculative.widths import WidthCosts, best_width, width_costs
+from harness.kinds.speculative.widths import best_width
 
 LEAST_VALUE = 0.01
 """Slots that are less likely to be reached and right are not looked at."""
@@ -25,8 +25,8 @@ LEAST_VALUE = 0.01
 class MergedTree(Drafter):
     """Grows the tree best first. ``num_nodes`` 0: as many nodes as pay, up to ``most``."""
 
-    def __init__(self, source: Candidates, num_nodes: int, most: int, costs: WidthCosts) -> None:
-        self.source, self.num_nodes, self.most, self.costs = source, num_nodes, most, costs
+    def __init__(self, source: Candidates, num_nodes: int, most: int) -> None:
+        self.source, self.num_nodes, self.most = source, num_nodes, most
         self.keys: list[Key] = []
         self.before = -1
 
@@ -110,4 +110,4 @@ class MergedTreeDecoding(SpeculativeMethod):
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """Empty sources."""
-        return MergedTree(Candidates(self.k, self.max_ngram), self.num_nodes, self.most, width_costs(subject))
+        return MergedTree(Candidates(self.k, self.max_ngram), self.num_nodes, self.most)

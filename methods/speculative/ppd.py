@@ -121,5 +121,6 @@ class Ppd(SpeculativeMethod):
             prompts_ND, acc = random_prompts(subject, self.num_prompts), unmeasured_acc(self.num_prompts)
         else:
             prompts_ND, acc = artifact["prompts"], tuple(map(tuple, artifact["acc"]))
-        trees = best_trees(acc, self.max_nodes) if self.max_nodes else trees_that_pay(acc, width_costs(subject))
+        costs = width_costs(subject).after(0)
+        trees = best_trees(acc, self.max_nodes) if self.max_nodes else trees_that_pay(acc, costs)
         return PromptDrafter(prompts_ND.to(subject.device, subject.dtype), trees)

@@ -13,14 +13,13 @@ from harness.catalog import method
 from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step, chain
 from harness.kinds.speculative.ngrams import TextNgrams
 from harness.kinds.speculative.pace import Acceptance
-from harness.kinds.speculative.widths import FLAT, WidthCosts, width_costs
 
 
 class NgramIndex(Drafter):
     """Where each n-gram of the text last ended, kept up to date as the text grows."""
 
-    def __init__(self, max_ngram: int, num_draft: int, longest: int = 1, costs: WidthCosts = FLAT) -> None:
-        self.max_ngram, self.num_draft, self.longest, self.costs = max_ngram, num_draft, longest, costs
+    def __init__(self, max_ngram: int, num_draft: int, longest: int = 1) -> None:
+        self.max_ngram, self.num_draft, self.longest = max_ngram, num_draft, longest
         self.acceptance = Acceptance()
         self.start(())
 
@@ -80,4 +79,4 @@ class PromptLookup(SpeculativeMethod):
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The index of the text so far."""
-        return NgramIndex(self.max_ngram, self.num_draft, self.longest, width_costs(subject))
+        return NgramIndex(self.max_ngram, self.num_draft, self.longest)

@@ -14,7 +14,6 @@ from harness.kinds.speculative.chains import ChainDrafter
 from harness.kinds.speculative.changed_drafts import kept_layers
 from harness.kinds.speculative.drafts import DraftModel
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.kinds.speculative.widths import width_costs
 from harness.kinds.speculative.written import written_numbers
 
 
@@ -72,4 +71,4 @@ class SelfSpecLayerSkip(SpeculativeMethod):
         else:
             kept = list(range(min(self.exit_layer or max(1, total // 3), total)))
         model = DraftModel(kept_layers(subject, kept), subject)
-        return ChainDrafter(model, width_costs(subject), self.num_draft, self.longest, self.min_confidence)
+        return ChainDrafter(model, self.num_draft, self.longest, self.min_confidence)

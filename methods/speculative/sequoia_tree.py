@@ -17,7 +17,6 @@ from harness.kinds.speculative.growing import GrowingTree, draw_without_replacem
 from harness.kinds.speculative.pace import DecayedRates
 from harness.kinds.speculative.tree_program import Chances, Shape, plan
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.kinds.speculative.widths import WidthCosts, width_costs
 
 PRIOR: Chances = (0.5, 0.15, 0.08, 0.05)
 PRIOR_WEIGHT, DECAY, REPLAN = 4.0, 0.98, 16
@@ -26,9 +25,9 @@ PRIOR_WEIGHT, DECAY, REPLAN = 4.0, 0.98, 16
 class ShapedDrafter(ModelDrafter):
     """Drafts the planned shape, level by level, and plans again from what was accepted."""
 
-    def __init__(self, model: DraftModel, costs: WidthCosts, sizes: Sequence[int], max_depth: int) -> None:
+    def __init__(self, model: DraftModel, sizes: Sequence[int], max_depth: int) -> None:
         super().__init__(model)
-        self.costs, self.sizes, self.max_depth = costs, sizes, max_depth
+        self.sizes, self.max_depth = sizes, max_depth
         self.rates = DecayedRates(PRIOR, PRIOR_WEIGHT, DECAY)
         self.steps, self.shape = 0, self._planned()
 
@@ -110,4 +109,4 @@ class SequoiaTree(DraftedMethod):
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model and the first plan."""
         sizes = [self.num_nodes + 1] if self.num_nodes else range(2, self.most + 2)
-        return ShapedDrafter(self.draft_model(subject, artifact), width_costs(subject), sizes, self.max_depth)
+        return ShapedDrafter(self.draft_model(subject, artifact), sizes, self.max_depth)

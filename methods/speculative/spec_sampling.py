@@ -11,7 +11,6 @@ from harness.catalog import method
 from harness.kinds.speculative.chains import ChainDrafter
 from harness.kinds.speculative.drafts import DraftedMethod
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.kinds.speculative.widths import width_costs
 
 
 @method(
@@ -53,4 +52,4 @@ class SpecSampling(DraftedMethod):
 
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model, one chain ahead."""
-        return ChainDrafter(self.draft_model(subject, artifact), width_costs(subject), self.num_draft, self.longest)
+        return ChainDrafter(self.draft_model(subject, artifact), self.num_draft, self.longest)

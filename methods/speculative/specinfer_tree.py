@@ -17,7 +17,6 @@ from harness.kinds.speculative import DraftTree
 from harness.kinds.speculative.drafts import DepthDrafter, DraftedMethod, DraftModel
 from harness.kinds.speculative.growing import GrowingTree
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.kinds.speculative.widths import WidthCosts, width_costs
 from harness.kinds.speculative.written import written_numbers
 
 PUBLISHED = (1, 1, 3, 1, 1, 1, 1, 1)
@@ -26,9 +25,9 @@ PUBLISHED = (1, 1, 3, 1, 1, 1, 1, 1)
 class ExpansionDrafter(DepthDrafter):
     """Levels of the expansion vector; ``adaptive``: as many of them as pay."""
 
-    def __init__(self, model: DraftModel, costs: WidthCosts, expansion: Sequence[int], adaptive: bool) -> None:
+    def __init__(self, model: DraftModel, expansion: Sequence[int], adaptive: bool) -> None:
         super().__init__(model)
-        self.costs, self.expansion, self.adaptive = costs, expansion, adaptive
+        self.expansion, self.adaptive = expansion, adaptive
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """One draft forward a level."""
@@ -82,4 +81,4 @@ class SpecInferTree(DraftedMethod):
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model, one tree ahead."""
         expansion = tuple(map(int, self.expansion.split(","))) if self.expansion else PUBLISHED
-        return ExpansionDrafter(self.draft_model(subject, artifact), width_costs(subject), expansion, self.adaptive)
+        return ExpansionDrafter(self.draft_model(subject, artifact), expansion, self.adaptive)

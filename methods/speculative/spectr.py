@@ -14,7 +14,6 @@ from harness.catalog import method
 from harness.kinds.speculative import DraftTree
 from harness.kinds.speculative.drafts import DepthDrafter, DraftedMethod, DraftModel
 from harness.kinds.speculative.growing import GrowingTree
-from harness.kinds.speculative.widths import WidthCosts, width_costs
 
 HALVINGS = 40
 
@@ -53,9 +52,9 @@ def k_seq(law_V: torch.Tensor, tokens: Sequence[int], laws_KV: torch.Tensor) -> 
 class ParallelDrafter(DepthDrafter):
     """``k`` sequences of ``length`` tokens; where they agree they share their nodes."""
 
-    def __init__(self, model: DraftModel, costs: WidthCosts, k: int, length: int, longest: int) -> None:
+    def __init__(self, model: DraftModel, k: int, length: int, longest: int) -> None:
         super().__init__(model)
-        self.costs, self.k, self.length, self.longest = costs, k, length, longest
+        self.k, self.length, self.longest = k, length, longest
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """All sequences a token further at once. Greedy drafts are all alike: one chain."""
@@ -111,4 +110,4 @@ class SpecTr(DraftedMethod):
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The draft model, ``k`` sequences ahead."""
         model = self.draft_model(subject, artifact)
-        return ParallelDrafter(model, width_costs(subject), self.k, self.length, self.longest)
+        return ParallelDrafter(model, self.k, self.length, self.longest)

@@ -13,7 +13,7 @@ from pydantic import Field
 from harness.catalog import method
 from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step
 from harness.kinds.speculative.pace import DecayedRates
-from harness.kinds.speculative.widths import FLAT, WidthCosts, best_width, width_costs
+from harness.kinds.speculative.widths import best_width
 
 Path = tuple[int, ...]
 """A node by the ranks on the way to it: (0, 2) is the third successor of the root's first."""
@@ -46,10 +46,8 @@ def rank_paths(num_nodes: int, k: int = 8) -> list[tuple[int, ...]]:
 class SuccessorMatrix(Drafter):
     """The matrix and the tree it is unrolled through: all ``paths``, or of an ``adaptive`` one as many as pay."""
 
-    def __init__(
-        self, k: int, paths: Sequence[Path], per_request: bool, adaptive: bool = False, costs: WidthCosts = FLAT
-    ) -> None:
-        self.k, self.paths, self.per_request, self.adaptive, self.costs = k, paths, per_request, adaptive, costs
+    def __init__(self, k: int, paths: Sequence[Path], per_request: bool, adaptive: bool = False) -> None:
+        self.k, self.paths, self.per_request, self.adaptive = k, paths, per_request, adaptive
         self.rows: dict[int, list[int]] = {}
         # Before anything is seen, a path is taken to be right as often as halving at every rank gives.
         self.rates = DecayedRates([0.5 ** sum(r + 1 for r in path) for path in paths])
@@ -140,4 +138,4 @@ class TokenRecycling(SpeculativeMethod):
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """An empty matrix."""
         paths = rank_paths(self.num_nodes or 80, self.k)
-        return SuccessorMatrix(self.k, paths, self.reset == "request", self.adaptive, width_costs(subject))
+        return SuccessorMatrix(self.k, paths, self.reset == "request", self.adaptive)

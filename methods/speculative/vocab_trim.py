@@ -13,7 +13,6 @@ from harness.kinds.speculative.chains import ChainDrafter
 from harness.kinds.speculative.changed_drafts import trimmed
 from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, is_made, open_draft
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.kinds.speculative.widths import width_costs
 from harness.toolkit.students import teacher_texts
 
 TEXTS, NEW_TOKENS = 320, 96
@@ -102,4 +101,4 @@ class VocabTrim(DraftedMethod):
         vocabulary = int(subject.model.config.get_text_config().vocab_size)
         counts_V = torch.ones(vocabulary) if held["counts"] is None else held["counts"].cpu()
         model = DraftModel(trimmed(draft, self.subset(draft, counts_V)), subject)
-        return ChainDrafter(model, width_costs(subject), self.num_draft, self.longest)
+        return ChainDrafter(model, self.num_draft, self.longest)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.kinds.method import Artifact, Check, Method
+from harness.kinds.speculative.widths import FLAT, WidthCosts, width_costs
 from harness.subjects.sampling import Sampler
 from harness.subjects.subject import KV_VIEWS, Subject
 
@@ -97,6 +98,8 @@ class Drafter:
     A subclass overrides :meth:`propose`, and the rest where it learns or costs something.
     """
 
+    costs: WidthCosts = FLAT
+    """What widths cost the target in this request, in plain decode steps; set before :meth:`start`."""
     price: float = 0.0
     """What the last proposal cost, in plain decode steps of the target."""
     forward_s: float = 0.0
@@ -156,11 +159,10 @@ class SpeculativeMethod(Method):
         """The subject with a decoder that drafts and verifies."""
         from harness.kinds.speculative.loop import SpeculativeDecoder
         from harness.kinds.speculative.pace import Pace
-        from harness.kinds.speculative.widths import width_costs
 
         subject.require(KV_VIEWS, self.card.id)
         costs = width_costs(subject)
-        pace = Pace(costs) if self.adaptive else None
+        pace = Pace() if self.adaptive else None
         decoder = SpeculativeDecoder(self.drafter(subject, artifact), costs, type(self).rule, pace)
         yield replace(subject, decoder=decoder)
 

@@ -8,7 +8,6 @@ import torch
 
 from harness.kinds.speculative.base import DraftTree
 from harness.kinds.speculative.drafts import DepthDrafter, DraftModel
-from harness.kinds.speculative.widths import WidthCosts
 
 
 class ChainDrafter(DepthDrafter):
@@ -18,11 +17,9 @@ class ChainDrafter(DepthDrafter):
     settled before the draw, so the law of the output is kept.
     """
 
-    def __init__(
-        self, model: DraftModel, costs: WidthCosts, num_draft: int, longest: int, min_confidence: float = 0.0
-    ) -> None:
+    def __init__(self, model: DraftModel, num_draft: int, longest: int, min_confidence: float = 0.0) -> None:
         super().__init__(model)
-        self.costs, self.num_draft, self.longest, self.min_confidence = costs, num_draft, longest, min_confidence
+        self.num_draft, self.longest, self.min_confidence = num_draft, longest, min_confidence
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """Tokens one after the other, each from the draft's law after those before it."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.kinds.speculative.base import Drafter, DraftTree, Rule, Step, chain, tree_shape
 from harness.kinds.speculative.pace import Pace
 from harness.kinds.speculative.verify import verify
-from harness.kinds.speculative.widths import FLAT, WidthCosts
+from harness.kinds.speculative.widths import ALWAYS_FLAT, ContextCosts
 from harness.subjects.decode import StopRule, finish_counts, synchronize
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.runner import Runner
@@ -33,12 +33,13 @@ def input_embeddings(tree: DraftTree, ids_BN: Tensor, model: Any) -> Tensor | No
 class SpeculativeDecoder:
     """Drafts with ``drafter`` and verifies with the subject's model. Rows of a batch are decoded one by one.
 
-    ``costs`` is the target's measured curve, by which the bound of the speed-up is reckoned. ``rule`` verifies sampled
-    drafts (None: token matching). With a ``pace`` plain steps take over where drafting costs more than it gains.
+    ``costs`` are the target's measured curves, by which widths and the bound of the speed-up are reckoned. ``rule``
+    verifies sampled drafts (None: token matching). With a ``pace`` plain steps take over where drafting costs more than
+    it gains.
     """
 
     drafter: Drafter
-    costs: WidthCosts = FLAT
+    costs: ContextCosts = ALWAYS_FLAT
     rule: Rule | None = None
     pace: Pace | None = None
 
@@ -80,6 +81,9 @@ class _Row:
         self.history = list(prompt)
         self.drafted = self.plain_steps = 0
         self.cost = 0.0
+        # Halfway through the answer: one curve a request is near enough.
+        self.costs = self.decoder.costs.after(len(prompt) + self.stop.limit // 2)
+        self.decoder.drafter.costs = self.costs
         self.decoder.drafter.start(prompt, self.sampler, self.index)
         done = self._emit([self.sampler.pick(self.runner.prefill([prompt])[0], self.history, self.index)])
         while not done:
@@ -101,14 +105,15 @@ class _Row:
         room = self.stop.limit - len(self.row.tokens) - 1
         tree = chain(self.history[-1], ()) if plain else decoder.drafter.propose(self.history, room)
         price = 0.0 if plain else decoder.drafter.price
+        cost = self.costs(len(tree.tokens)) + price
         drafted = time.perf_counter()
         emitted, step = self._verify(tree)
         verified = time.perf_counter()
         done = self._emit(emitted)
         if pace is not None and len(tree.tokens) > 1:
-            pace.record(len(emitted), len(tree.tokens), price)
+            pace.record(len(emitted), cost)
         decoder.drafter.observe(step)
-        self.cost += decoder.costs(len(tree.tokens)) + price
+        self.cost += cost
         self._count(tree, plain, (began, drafted, verified, time.perf_counter()))
         return done
 

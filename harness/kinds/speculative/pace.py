@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from math import ceil
 from operator import mul
 
 from harness.kinds.speculative.widths import WidthCosts, best_width
 
 DECAY = 0.9
 """Weight of a step's outcome after each later one: the last ten steps or so decide."""
-FIRST_REST, LONGEST_REST = 4, 64
-"""Plain steps before drafting is tried again; doubled each time it does not pay."""
+FIRST_REST, LONGEST_REST = 4, 256
+"""Fewest and most plain steps before drafting is tried again."""
+LOSS = 0.015
+"""Part of all steps that drafting in vain may cost: a rest is as long as its trial was dear."""
 TRIAL_STEPS = 2
 MARGIN = 1.04
 """Drafting must emit so much more than it costs: building, verifying and committing a tree take time as well."""
@@ -23,16 +26,15 @@ class Pace:
     """Falls back to plain decoding while drafting costs more than it emits.
 
     Emitted tokens and costs (in plain steps) of recent drafting steps are kept as decayed sums. Where their ratio
-    falls below :data:`MARGIN`, drafting rests for some plain steps and is then tried again; rests double until a trial
-    pays.
+    falls below :data:`MARGIN`, drafting rests for some plain steps and is then tried again; the more was lost since
+    drafting last paid, the longer the rest.
     """
 
-    costs: WidthCosts
     emitted: float = MARGIN
     cost: float = 1.0
     resting: int = 0
-    rest: int = FIRST_REST
     trials: int = 0
+    lost: float = 0.0
 
     def rests(self) -> bool:
         """Whether the coming step is a plain one."""
@@ -41,17 +43,16 @@ class Pace:
             return True
         return False
 
-    def record(self, emitted: int, width: int, price: float) -> None:
-        """Count a step that drafted: ``width`` tokens were forwarded, and drafting them cost ``price`` plain steps."""
+    def record(self, emitted: int, cost: float) -> None:
+        """Count a step that drafted: what it emitted, and what forward and drafting cost in plain steps."""
         self.emitted = DECAY * self.emitted + emitted
-        self.cost = DECAY * self.cost + self.costs(width) + price
+        self.cost = DECAY * self.cost + cost
         self.trials += 1
-        if self.emitted >= MARGIN * self.cost:
-            self.rest = FIRST_REST
-        elif self.trials >= TRIAL_STEPS:
-            self.resting, self.rest, self.trials = self.rest, min(2 * self.rest, LONGEST_REST), 0
+        self.lost = max(0.0, self.lost + cost - emitted)
+        if self.emitted < MARGIN * self.cost and self.trials >= TRIAL_STEPS:
+            self.resting = min(max(FIRST_REST, ceil(self.lost / LOSS)), LONGEST_REST)
             # The next trial starts even, so that a few good steps are enough.
-            self.emitted, self.cost = MARGIN, 1.0
+            self.emitted, self.cost, self.trials, self.lost = MARGIN, 1.0, 0, 0.0
 
     def snapshot(self) -> Pace:
         """The state as it is."""

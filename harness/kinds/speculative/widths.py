@@ -20,7 +20,8 @@ from harness.subjects.runner import Runner
 from harness.subjects.subject import Subject
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-CONTEXT = 128
+CONTEXTS = (128, 1024)
+"""Tokens before the forwards that are measured; attention makes a width dearer the more there are."""
 ROUNDS = 5
 
 
@@ -48,6 +49,27 @@ FLAT = WidthCosts((1,), (1.0,))
 """The curve of a device that is bound by reading weights: every width costs the same."""
 
 
+@dataclass(frozen=True)
+class ContextCosts:
+    """Curves over the same widths after contexts of several lengths, rising."""
+
+    contexts: tuple[int, ...]
+    curves: tuple[WidthCosts, ...]
+
+    def after(self, context: int) -> WidthCosts:
+        """The curve after ``context`` tokens: on a line between measured lengths, the nearest one's outside."""
+        place = bisect_left(self.contexts, context)
+        if place in (0, len(self.contexts)):
+            return self.curves[min(place, len(self.curves) - 1)]
+        (a, b), (low, high) = self.contexts[place - 1 : place + 1], self.curves[place - 1 : place + 1]
+        part = (context - a) / (b - a)
+        seconds = (x + part * (y - x) for x, y in zip(low.seconds, high.seconds, strict=True))
+        return WidthCosts(low.widths, tuple(seconds))
+
+
+ALWAYS_FLAT = ContextCosts((0,), (FLAT,))
+
+
 def best_width(
     values: Sequence[float], costs: WidthCosts, price: float = 0.0, sizes: Sequence[int] | None = None
 ) -> int:
@@ -66,11 +88,11 @@ def best_width(
     return chosen
 
 
-_known: dict[str, WidthCosts] = {}
+_known: dict[str, ContextCosts] = {}
 
 
-def width_costs(subject: Subject) -> WidthCosts:
-    """The subject's curve, from the cache where this machine has measured it before."""
+def width_costs(subject: Subject) -> ContextCosts:
+    """The subject's curves, from the cache where this machine has measured them before."""
     dtype = str(subject.dtype).removeprefix("torch.")
     name = f"{subject.full_name}-{dtype}-{subject.device}".replace("/", "_").replace(":", "_")
     path = cache_dir() / "widths" / machine_key().digest / f"{name}.json"
@@ -81,37 +103,48 @@ def width_costs(subject: Subject) -> WidthCosts:
             # Another process may have measured meanwhile: whoever wrote first decides, so that both use one curve.
             costs = _read(path) or measured
             if costs is measured:
-                write_kept(path, {"widths": costs.widths, "seconds": costs.seconds})
+                curves = [{"widths": curve.widths, "seconds": curve.seconds} for curve in costs.curves]
+                write_kept(path, {"contexts": costs.contexts, "curves": curves})
         _known[str(path)] = costs
     return _known[str(path)]
 
 
-def _read(path: Path) -> WidthCosts | None:
-    """A kept curve; None where there is none, or the file is damaged."""
+def _read(path: Path) -> ContextCosts | None:
+    """Kept curves; None where there are none, or the file is damaged."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        return WidthCosts(tuple(held["widths"]), tuple(held["seconds"]))
+        curves = [WidthCosts(tuple(curve["widths"]), tuple(curve["seconds"])) for curve in held["curves"]]
+        return ContextCosts(tuple(held["contexts"]), tuple(curves))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 class WidthProbe:
-    """The curve as figures: what a forward of so many tokens costs."""
+    """The curves as figures: what a forward of so many tokens costs after so many."""
 
     name = "width_cost"
 
     def measure(self, subject: Subject) -> list[Measurement]:
-        """One figure a width."""
+        """One figure a width and context."""
         costs = width_costs(subject)
-        return [Measurement("width_cost", costs(width), phase=str(width), source="clock") for width in costs.widths]
+        return [
+            Measurement("width_cost", curve(width), phase=f"{width} after {context}", source="clock")
+            for context, curve in zip(costs.contexts, costs.curves, strict=True)
+            for width in curve.widths
+        ]
 
 
-def measure_widths(subject: Subject, widths: Sequence[int] = WIDTHS, rounds: int = ROUNDS) -> WidthCosts:
-    """The least time of each width over interleaved rounds, after a context of :data:`CONTEXT` tokens.
+def measure_widths(subject: Subject) -> ContextCosts:
+    """A curve after each of :data:`CONTEXTS`, as far as the subject holds so many tokens."""
+    contexts = sorted({min(context, subject.max_length // 2) for context in CONTEXTS})
+    return ContextCosts(tuple(contexts), tuple(measure_curve(subject, context) for context in contexts))
+
+
+def measure_curve(subject: Subject, context: int, widths: Sequence[int] = WIDTHS, rounds: int = ROUNDS) -> WidthCosts:
+    """The least time of each width over interleaved rounds, after ``context`` tokens.
 
     A width is never dearer than a larger one: the device could always be given the larger.
     """
-    context = min(CONTEXT, subject.max_length // 2)
     vocabulary = int(subject.model.config.get_text_config().vocab_size)
     ids = torch.arange(context + max(widths), device=subject.device) % vocabulary
     nothing = torch.empty(0, dtype=torch.long, device=subject.device)

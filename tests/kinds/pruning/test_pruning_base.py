@@ -41,7 +41,7 @@ def test_a_share_that_is_whole_is_not_rounded_away():
     assert keep_count(1.0, torch.tensor([1, 7])).tolist() == [1, 7]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), heads=st.integers(1, 3), slots=st.integers(1, 12), rows=st.integers(1, 3))
 def test_ranking_equals_a_plain_sort(data, heads, slots, rows):
     """Scores with many ties, rows with padding on the left, a budget for each row."""

@@ -22,7 +22,7 @@ def view_of(slots=30, new=1, batch=1, seed=0, committed=None):
     return QueryView(0, 1, "decode", queries, keys, None, slots - new if committed is None else committed, 8**-0.5, {})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data(), slots=st.integers(1, 12), new=st.integers(1, 3))
 def test_the_best_slots_are_those_of_a_plain_sort(data, slots, new):
     new = min(new, slots)

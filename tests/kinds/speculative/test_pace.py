@@ -1,52 +1,65 @@
 """When drafting rests, when it is tried again, and how long a chain pays."""
 
-from harness.kinds.speculative.pace import FIRST_REST, LONGEST_REST, Acceptance, Pace
-from harness.kinds.speculative.widths import FLAT, WidthCosts
+from math import ceil
 
-STEEP = WidthCosts((1, 2), (1.0, 2.0))
+import pytest
+
+from harness.kinds.speculative.pace import LOSS, Acceptance, Pace
+from harness.kinds.speculative.widths import WidthCosts
 
 
-def shares(pace, emitted, width, steps):
+def shares(pace, emitted, cost, steps):
     """Share of plain steps where every drafting step emits as much."""
     plain = 0
     for _ in range(steps):
         if pace.rests():
             plain += 1
         else:
-            pace.record(emitted, width, 0.0)
+            pace.record(emitted, cost)
     return plain / steps
 
 
 def test_drafting_that_pays_never_rests():
-    assert shares(Pace(STEEP), 3, 2, 200) == 0
+    assert shares(Pace(), 3, 2.0, 200) == 0
 
 
 def test_drafting_that_never_pays_rests_nearly_always():
-    assert shares(Pace(STEEP), 1, 2, 1000) > 0.9
+    assert shares(Pace(), 1, 2.0, 1000) > 0.9
 
 
-def test_rests_grow_and_shrink_again_once_drafting_pays():
-    pace = Pace(STEEP)
-    shares(pace, 1, 2, 500)
-    assert pace.rest == LONGEST_REST
-    while pace.rests():
+@pytest.mark.parametrize("cost", [1.1, 1.5, 2.0, 3.0])
+def test_drafting_in_vain_loses_no_more_of_the_steps_than_stated(cost):
+    pace, lost, steps = Pace(), 0.0, 20_000
+    for _ in range(steps):
+        if not pace.rests():
+            pace.record(1, cost)
+            lost += cost - 1
+    assert lost / steps <= LOSS * 1.01 or cost >= 3  # the longest rest is too short for the dearest trials
+    assert lost / steps < 0.02
+
+
+def test_a_rest_is_as_long_as_its_trial_was_dear_and_one_that_pays_ends_it():
+    cheap, dear = Pace(), Pace()
+    for _ in range(2):
+        cheap.record(1, 1.1)
+        dear.record(1, 1.8)
+    assert (cheap.resting, dear.resting) == (ceil(0.2 / LOSS), ceil(1.6 / LOSS))
+    while cheap.rests():
         pass
-    for _ in range(3):
-        pace.record(4, 2, 0.0)
-    assert pace.rest == FIRST_REST and not pace.rests()
+    assert shares(cheap, 4, 2.0, 300) == 0
 
 
-def test_the_price_of_drafting_counts():
-    assert shares(Pace(FLAT), 2, 4, 100) == 0
-    costly = Pace(FLAT)
+def test_the_cost_of_drafting_counts():
+    assert shares(Pace(), 2, 1.0, 100) == 0
+    costly = Pace()
     for _ in range(4):
-        costly.record(2, 4, price=3.0)
+        costly.record(2, 4.0)
     assert costly.rests()
 
 
 def test_a_snapshot_brings_the_pace_back():
-    pace = Pace(STEEP)
-    shares(pace, 1, 2, 37)
+    pace = Pace()
+    shares(pace, 1, 2.0, 37)
     state = pace.snapshot()
     ahead = [pace.rests() for _ in range(5)]
     pace.restore(state)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.kinds.speculative import widths
-from harness.kinds.speculative.widths import FLAT, WidthCosts, best_width, measure_widths, width_costs
+from harness.kinds.speculative.widths import FLAT, ContextCosts, WidthCosts, best_width, measure_curve, width_costs
 
 CURVE = WidthCosts((1, 2, 4), (2.0, 3.0, 4.0))
 
@@ -37,22 +37,31 @@ def test_costs_are_measured_rising_and_kept(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(widths, "_known", {})
     costs = width_costs(tiny)
-    assert all(0 < a <= b for a, b in itertools.pairwise(costs.seconds))
+    assert costs.contexts == (128, 256)  # the model holds 512 tokens
+    for curve in costs.curves:
+        assert all(0 < a <= b for a, b in itertools.pairwise(curve.seconds))
     (kept,) = tmp_path.rglob("*.json")
-    assert json.loads(kept.read_text())["seconds"] == list(costs.seconds)
-    kept.write_text(json.dumps({"widths": [1, 2], "seconds": [1.0, 7.0]}))
+    assert json.loads(kept.read_text())["curves"][1]["seconds"] == list(costs.curves[1].seconds)
+    kept.write_text(json.dumps({"contexts": [9], "curves": [{"widths": [1, 2], "seconds": [1.0, 7.0]}]}))
     monkeypatch.setattr(widths, "_known", {})
-    assert width_costs(tiny)(2) == 7.0
-    kept.write_text("{")
-    monkeypatch.setattr(widths, "_known", {})
-    assert len(width_costs(tiny).widths) > 2
+    assert width_costs(tiny).after(9)(2) == 7.0
+    for damaged in ("{", json.dumps({"widths": [1], "seconds": [1.0]})):
+        kept.write_text(damaged)
+        monkeypatch.setattr(widths, "_known", {})
+        assert width_costs(tiny).contexts == (128, 256)
+
+
+def test_curves_lie_on_lines_between_contexts_and_stay_beyond_them():
+    costs = ContextCosts((100, 300), (WidthCosts((1, 2), (1.0, 2.0)), WidthCosts((1, 2), (2.0, 6.0))))
+    assert costs.after(0) == costs.after(100) == costs.curves[0] and costs.after(999) == costs.curves[1]
+    assert costs.after(150).seconds == (1.25, 3.0)
 
 
 def test_a_width_is_never_dearer_than_a_larger_one(tiny, monkeypatch):
     clock = iter([0.0, 1.0] * 3 + [v for round_ in range(2) for v in (0, 1, 10, 19, 20, 22)])
     monkeypatch.setattr(widths.time, "perf_counter", lambda: next(clock, 0.0))
     monkeypatch.setattr(widths.Runner, "forward", _without_clock(widths.Runner.forward))
-    costs = measure_widths(tiny, (1, 2, 3), rounds=2)
+    costs = measure_curve(tiny, 128, (1, 2, 3), rounds=2)
     assert costs.seconds == (1.0, 2.0, 2.0)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from harness.kinds.speculative import DraftTree, Step
 from harness.kinds.speculative.candidates import Candidates
-from harness.kinds.speculative.widths import FLAT, WidthCosts
+from harness.kinds.speculative.widths import WidthCosts
 from methods.speculative.merged_tree import MergedTree, MergedTreeDecoding
 
 
@@ -51,11 +51,12 @@ def test_chances_move_from_the_prior_to_what_is_seen():
 
 def test_the_likeliest_slots_are_taken_first_and_as_many_as_pay():
     text = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3]
-    flat = MergedTree(Candidates(2, 3), 0, 16, FLAT)
+    flat = MergedTree(Candidates(2, 3), 0, 16)
     flat.start(text)
     tree = flat.propose(text, 99)
     assert tree.is_chain and tree.tokens[:4] == (3, 4, 5, 6) and len(tree.tokens) > 6
-    steep = MergedTree(Candidates(2, 3), 0, 16, WidthCosts((1, 2), (1.0, 4.0)))
+    steep = MergedTree(Candidates(2, 3), 0, 16)
+    steep.costs = WidthCosts((1, 2), (1.0, 4.0))
     steep.start(text)
     assert len(steep.propose(text, 99).tokens) == 2
     assert flat.propose(text, 2).tokens == (3, 4, 5)
@@ -63,7 +64,7 @@ def test_the_likeliest_slots_are_taken_first_and_as_many_as_pay():
 
 
 def test_forwarded_tokens_write_rows_under_one_and_two_tokens():
-    drafter = MergedTree(Candidates(2, 3), 4, 16, FLAT)
+    drafter = MergedTree(Candidates(2, 3), 4, 16)
     drafter.start([3, 1])
     drafter.propose([3, 1, 5], 9)
     logits = torch.zeros(1, 20)
