@@ -20,7 +20,7 @@ from harness.stats.tails import quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
 
-CACHE_COUNTS = (
+ROW_COUNTS = (
     "kv_kept_fraction",
     "kv_read_fraction",
     "kv_scored_fraction",
@@ -28,7 +28,10 @@ CACHE_COUNTS = (
     "kv_bytes_allocated",
     "tokens_per_segment",
     "kv_slots_per_token",
+    "active_parameters_per_token",
+    "large_model_share",
 )
+"""Counts of a continuation that are figures as they are: their mean over prompts, where every prompt has them."""
 SPEEDUPS = {
     "speedup_total": "total_s",
     "speedup_decode": "decode_s",
@@ -198,7 +201,7 @@ def row_counts(rows: Sequence[Generation]) -> dict[str, float]:
     after = sum(len(row.tokens) - 1 for row in rows)
     forwarded = sum(row.counts["tokens_forwarded"] - row.prompt_tokens for row in rows)
     common = set.intersection(*(set(row.counts) for row in rows))
-    cache = {name: sum(row.counts[name] for row in rows) / len(rows) for name in CACHE_COUNTS if name in common}
+    cache = {name: sum(row.counts[name] for row in rows) / len(rows) for name in ROW_COUNTS if name in common}
     accepted = after / max(1, steps)
     return {"mean_accepted_tokens": accepted, **cache, "tokens_forwarded_per_token": forwarded / after}
 

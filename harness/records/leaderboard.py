@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COST_COLUMNS: dict[str, tuple[str, ...]] = {
     "pruning": ("speedup_decode", "speedup_ttft", "kv_kept_fraction", "kv_read_fraction", "kv_bytes_held"),
     "speculative": ("speedup_total", "speedup_decode", "speedup_bound", "mean_accepted_tokens", "plain_step_share"),
-    "decoding": ("speedup_total", "tokens_forwarded_per_token"),
+    "decoding": ("speedup_total", "tokens_forwarded_per_token", "large_model_share", "active_parameters_per_token"),
     "kernel": ("speedup", "error_rms", "call_p50", "tokens_per_s"),
     "tokenizer": ("speedup", "mb_per_s", "bytes_per_token", "fertility", "renyi_efficiency", "round_trip_fidelity"),
     "objective": ("speedup", "call_p50", "tokens_per_s", "train_reward_start", "train_reward_end", "train_seconds"),

@@ -126,7 +126,7 @@ def test_a_side_paired_with_itself_needs_half_the_visits(tiny):
     assert figures_of(result)["speedup_total"].low <= 1.5
 
 
-COUNTS = ("mean_accepted_tokens", "forwards_saved", "tokens_forwarded_per_token", *decode_module.CACHE_COUNTS)
+COUNTS = ("mean_accepted_tokens", "forwards_saved", "tokens_forwarded_per_token", *decode_module.ROW_COUNTS)
 
 
 @pytest.mark.parametrize(("method", "baseline"), [("prompt_lookup", "ar"), ("kv_streaming@keep_ratio=0.5", None)])
