@@ -225,7 +225,12 @@ def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
 
 
 def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
-    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings."""
+    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings.
+
+    None where a strategy runs models of its own: the ledger is that of one model's plain steps.
+    """
+    if any("active_parameters_per_token" in row.counts for block in run.of("candidate") for row in block.result):
+        return []
     with opened() as subject:
         shape = roofline.model_shape(subject.model)
         limits = ceilings(str(subject.device))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.catalog.registry import catalog
+from harness.catalog.registry import catalog, kinds_compared
 from harness.records.metrics import metric
 from harness.records.schema import AS_BASELINE, OK
 from harness.records.store import SETTING, newest_of_settings, read_newest
@@ -97,7 +97,8 @@ def read_boards(results: Path, kind: str = "", suite: str = "", sort: str = "") 
         "measurements": {**text, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64},
         "samples": {**dict.fromkeys(("trial_id", "side", "name"), pl.String), "unit": pl.Int64, "value": pl.Float64},
     }
-    return build_boards(read_newest(results, schemas, method_kind=kind, suite=suite), kind, suite, sort)
+    tables = read_newest(results, schemas, method_kind=kinds_compared(kind), suite=suite)
+    return build_boards(tables, kind, suite, sort)
 
 
 def build_boards(tables: Mapping[str, pl.DataFrame], kind: str = "", suite: str = "", sort: str = "") -> list[Board]:

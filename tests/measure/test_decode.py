@@ -76,6 +76,17 @@ def test_counts_of_a_pruned_cache(tiny):
     )
 
 
+def test_figures_of_two_models_that_write_one_text(tiny):
+    text = "r2r@small=layers:1@router=random@threshold=0.5"
+    found = figures_of(measure_decode(opened(text, tiny), opened("ar", tiny), WORK, budget_s=60))
+    share, size = found["large_model_share"].value, sum(p.numel() for p in tiny.model.parameters())
+    assert 0 < share < 1 and found["forwards_saved"].value == pytest.approx(1 - share)
+    assert 0 < found["tokens_forwarded_per_token"].value <= 1
+    assert share * size < found["active_parameters_per_token"].value < (1 + share) * size
+    # One model's ledger says nothing of them.
+    assert "mbu_decode" not in found and "mfu_prefill" not in found
+
+
 def test_every_block_starts_from_the_state_after_the_warm_up(tiny):
     work = replace(WORK, prompts=[[1, 2, 3] * 8] * 3)
     result = measure_decode(opened("token_recycling@num_nodes=16", tiny), opened("ar", tiny), work, budget_s=60)
