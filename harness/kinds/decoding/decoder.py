@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.kinds.decoding.base import Continuation, Strategy
 from harness.subjects.requests import GenerateRequest, Generation
@@ -32,6 +32,8 @@ def work_counts(text: Continuation) -> dict[str, float]:
 @dataclass
 class StrategyDecoder:
     """Writes each prompt's continuation with a strategy. A later row's stamps include the wait for the earlier."""
+
+    rows_in_turn: ClassVar[bool] = True
 
     strategy: Strategy
 
