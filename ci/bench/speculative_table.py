@@ -3,7 +3,8 @@
     python ci/bench/speculative_table.py results/speculative > table.md
 
 Rows come from the records alone. A group's figure is the geometric mean of its prompts' ratios with its 95 % interval;
-the last column is the geometric mean over the groups.
+the last column is the geometric mean over the groups. Tables of records that lack a figure (older ones do not know of
+loops) are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from harness.records.store import read_newest
 from tasks.spec_groups import GROUPS
 
 METRICS = (
-    "speedup_total", "speedup_decode", "speedup_bound", "mean_accepted_tokens", "plain_step_share", "host_time_share",
+    "speedup_total", "speedup_total_no_loops", "speedup_decode", "speedup_decode_no_loops", "speedup_bound",
+    "mean_accepted_tokens", "loop_share", "plain_step_share", "host_time_share",
 )  # fmt: skip
 
 
@@ -76,11 +78,10 @@ def main() -> None:
     """Print all tables."""
     rows = figures(Path(sys.argv[1]))
     plain = rows.filter(~pl.col("method").str.contains("noised:"))
-    for metric in METRICS:
-        print("\n".join(table(plain, metric, forced=True)), end="\n\n")
-    free = table(plain, "same_text_share", forced=False)
-    if len(free) > 2:
-        print("\n".join(free), end="\n\n")
+    tables = [*(table(plain, metric, forced=True) for metric in METRICS), table(plain, "same_text_share", forced=False)]
+    for lines in tables:
+        if len(lines) > 2:
+            print("\n".join(lines), end="\n\n")
     print("\n".join(noise_table(rows)))
 
 

@@ -110,6 +110,13 @@ def catalog() -> dict[str, Entry]:
     return read_catalog().entries
 
 
+def kinds_compared(kind: str) -> list[str]:
+    """A kind and those of its methods' baselines, which is another where plain decoding is; none without a kind."""
+    cards = [entry.card for entry in catalog().values() if entry.card.kind == kind]
+    baselines = [catalog()[card.baseline].card.kind for card in cards if card.baseline in catalog()]
+    return sorted({kind, *baselines}) if kind else []
+
+
 def find(method_id: str) -> Entry:
     """The entry of a method, or an error that names the nearest id."""
     entries = catalog()

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import ConfigDict, Field, model_validator
 
 from harness.errors import UsageError, unknown_name
-from harness.measure.decode import CACHE_COUNTS, SPEEDUPS
+from harness.measure.decode import ROW_COUNTS, SPEEDUPS
 from harness.records.metrics import metrics
 from harness.run.suite import DecodeSpec
 from harness.run.tables import Strict, read_tables
 from harness.subjects.catalog import DEFAULT_MODEL
 
-COUNTS = ("forwards", "mean_accepted_tokens", "tokens_forwarded_per_token", *CACHE_COUNTS)
+COUNTS = ("forwards", "mean_accepted_tokens", "tokens_forwarded_per_token", *ROW_COUNTS)
 MEMORY, ENERGY = "peak_memory_bytes", "energy_per_token_decode"
 WORKLOAD_CLOCKS = {"speedup": "total_s", "speedup_cpu": "cpu_s"}
 DECODE_METRICS = (*COUNTS, *SPEEDUPS, MEMORY, ENERGY)

@@ -1,4 +1,4 @@
-"""What the checks of several kinds share: random prompts, a float32 twin, forced decoding, restoration of the model."""
+"""What the checks of several kinds share: prompts, a float32 twin, forced decoding, equal texts, restoration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from harness.kinds.method import Check, Method
+from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.runner import Runner
+from harness.subjects.sampling import Sampler
 from harness.subjects.subject import Subject
 
 TOLERANCE = 1e-4
 """Largest difference of logits, in float32, that rounding may explain."""
+TIE = 1e-3
+"""Two logits this close may change places with the width of a forward."""
 
 
 class Interrupted(Exception):
@@ -51,6 +55,33 @@ def assert_close(what: str, ours: Tensor, theirs: Tensor, tolerance: float = TOL
     error = float((ours - theirs).abs().max()) if ours.numel() else 0.0
     if not error <= tolerance:
         raise AssertionError(f"{what}: logits differ by {error:.3g} (allowed {tolerance:.3g})")
+
+
+def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
+    """Index of the first token that differs (or that only one of them has); None where they are equal."""
+    for index in range(max(len(ours), len(theirs))):
+        if ours[index : index + 1] != theirs[index : index + 1]:
+            return index
+    return None
+
+
+def assert_same_text(
+    subject: Subject, request: GenerateRequest, row: int, ours: Generation, theirs: Generation, what: str
+) -> bool:
+    """Raise where a token differs though the plain forward was not undecided; returns whether all are equal."""
+    at = first_difference(ours.tokens, theirs.tokens)
+    if at is None:
+        return True
+    prompt, common = request.prompts[row], theirs.tokens[:at]
+    logits_V = forced_logits(subject, [prompt], [common])[0, -1]
+    best = Sampler(request, subject.device).processed(logits_V, [*prompt, *common]).topk(2).values
+    gap = float(best[0] - best[1])
+    if gap > TIE or request.temperature > 0:
+        raise AssertionError(
+            f"{what}: token {at} is {ours.tokens[at : at + 1]}, plain decoding gives {theirs.tokens[at : at + 1]} "
+            f"(its best logit leads by {gap:.3g}, prompt of {len(prompt)} tokens)"
+        )
+    return False
 
 
 def rounding_error(subject: Subject, prompt: Sequence[int], forced: Sequence[int]) -> float:

@@ -13,6 +13,7 @@ from harness.kinds.method import Measurement
 from harness.measure import roofline
 from harness.measure.ceilings import ceilings
 from harness.measure.drafting import divergence, drafting
+from harness.measure.loops import ends_in_loop
 from harness.measure.memory import peak_memory
 from harness.measure.pairs import BASELINE, CANDIDATE, ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs, timed_sides
 from harness.stats.intervals import Estimate
@@ -20,7 +21,7 @@ from harness.stats.tails import quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
 
-CACHE_COUNTS = (
+ROW_COUNTS = (
     "kv_kept_fraction",
     "kv_read_fraction",
     "kv_scored_fraction",
@@ -28,7 +29,10 @@ CACHE_COUNTS = (
     "kv_bytes_allocated",
     "tokens_per_segment",
     "kv_slots_per_token",
+    "active_parameters_per_token",
+    "large_model_share",
 )
+"""Counts of a continuation that are figures as they are: their mean over prompts, where every prompt has them."""
 SPEEDUPS = {
     "speedup_total": "total_s",
     "speedup_decode": "decode_s",
@@ -36,6 +40,8 @@ SPEEDUPS = {
     "speedup_cpu": "cpu_s",
 }
 """The clock behind each speed-up."""
+WITHOUT_LOOPS = {f"{name}_no_loops": SPEEDUPS[name] for name in ("speedup_total", "speedup_decode")}
+"""Speed-ups over the units in which neither side's text ends in a loop."""
 Opened = Callable[[], AbstractContextManager[Subject]]
 
 
@@ -81,8 +87,16 @@ def greedy_texts(opened: Opened, work: DecodeWork) -> dict[tuple[int, ...], list
 
 
 def make_side(opened: Opened, work: DecodeWork) -> Side:
-    """A side of the pair. It is warmed up once; each block then starts from the state after the warm-up."""
+    """A side of the pair. It is warmed up once; each block then starts from the state after the warm-up.
+
+    Refuses a batch for a decoder that takes rows in turn: its time would be that of so many requests.
+    """
     with opened() as subject:
+        if work.batch > 1 and getattr(subject.decoder, "rows_in_turn", False):
+            raise Refused(
+                f"{subject.full_name} decodes the rows of a batch one after the other, so a batch of {work.batch} has "
+                f"no speed of its own; leave b{work.batch} out of the workload"
+            )
         for prompt in work.warm_up:
             subject.generate(work.request([prompt] * work.batch))
         state = subject.decoder.snapshot()
@@ -115,7 +129,8 @@ def measure_decode(candidate: Opened, baseline: Opened | None, work: DecodeWork,
     run = run_pairs(timed_sides(side, other), range(len(work.batches())), budget_s, order=order)
     result = DecodeResult(cpu_share=run.cpu_share)
     whole = _completed(run, side, other, work)
-    result.measurements += [*speedups(run), *latencies(run.of("candidate")), *counts(whole)]
+    result.measurements += [*speedups(run, SPEEDUPS), *speedups(without_loops(run), WITHOUT_LOOPS)]
+    result.measurements += [*latencies(run.of("candidate")), *counts(whole)]
     result.measurements += drafting(first_visits(whole, CANDIDATE), [b.result for b in run.of(CANDIDATE)])
     if not work.texts:
         result.measurements += divergence(first_visits(whole, CANDIDATE), first_visits(whole, BASELINE))
@@ -151,9 +166,20 @@ def _ratio(name: str, estimate: Estimate) -> Measurement:
     return Measurement(name, estimate.value, estimate.low, estimate.high, estimate.n, source="clock")
 
 
-def speedups(run: PairRun) -> list[Measurement]:
-    """Ratios to the baseline with their intervals over units."""
-    return [_ratio(name, run.speedup(CLOCKS[clock])) for name, clock in SPEEDUPS.items()]
+def speedups(run: PairRun, clocks: Mapping[str, str]) -> list[Measurement]:
+    """Ratios to the baseline with their intervals over units; nothing of no units."""
+    return [_ratio(name, run.speedup(CLOCKS[clock])) for name, clock in clocks.items() if run.blocks]
+
+
+def looping(rows: Sequence[Generation]) -> int:
+    """How many texts end in a loop."""
+    return sum(ends_in_loop(row.tokens) for row in rows)
+
+
+def without_loops(run: PairRun) -> PairRun:
+    """The blocks of the units in which no text of either side ends in a loop."""
+    looped = {block.unit for block in run.blocks if looping(block.result)}
+    return PairRun([block for block in run.blocks if block.unit not in looped])
 
 
 def latencies(blocks: Sequence[Block]) -> list[Measurement]:
@@ -198,9 +224,13 @@ def row_counts(rows: Sequence[Generation]) -> dict[str, float]:
     after = sum(len(row.tokens) - 1 for row in rows)
     forwarded = sum(row.counts["tokens_forwarded"] - row.prompt_tokens for row in rows)
     common = set.intersection(*(set(row.counts) for row in rows))
-    cache = {name: sum(row.counts[name] for row in rows) / len(rows) for name in CACHE_COUNTS if name in common}
-    accepted = after / max(1, steps)
-    return {"mean_accepted_tokens": accepted, **cache, "tokens_forwarded_per_token": forwarded / after}
+    cache = {name: sum(row.counts[name] for row in rows) / len(rows) for name in ROW_COUNTS if name in common}
+    return {
+        "mean_accepted_tokens": after / max(1, steps),
+        **cache,
+        "tokens_forwarded_per_token": forwarded / after,
+        "loop_share": looping(rows) / len(rows),
+    }
 
 
 def first_visits(run: PairRun, side: str) -> list[Generation]:
@@ -222,7 +252,12 @@ def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
 
 
 def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
-    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings."""
+    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings.
+
+    None where a strategy runs models of its own: the ledger is that of one model's plain steps.
+    """
+    if any("active_parameters_per_token" in row.counts for block in run.of("candidate") for row in block.result):
+        return []
     with opened() as subject:
         shape = roofline.model_shape(subject.model)
         limits = ceilings(str(subject.device))
@@ -249,9 +284,10 @@ CLOCKS: dict[str, Callable[[Block], float]] = {
 
 
 def visit_values(block: Block) -> dict[str, float]:
-    """A visit's raw values: its clocks in seconds and its target forwards."""
+    """A visit's raw values: its clocks in seconds, its target forwards, and how many of its texts end in a loop."""
     clocks = {name: clock(block) for name, clock in CLOCKS.items()}
-    return {**clocks, "forwards": sum(float(row.counts["forwards"]) for row in block.result)}
+    forwards = sum(float(row.counts["forwards"]) for row in block.result)
+    return {**clocks, "forwards": forwards, "loops": float(looping(block.result))}
 
 
 def raw_samples(run: PairRun) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.catalog.registry import catalog
+from harness.catalog.registry import catalog, kinds_compared
 from harness.records.board import Board, Cell, Row, direction, mark_front
 from harness.records.differences import baseline_differences
 from harness.records.metrics import metric
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COST_COLUMNS: dict[str, tuple[str, ...]] = {
     "pruning": ("speedup_decode", "speedup_ttft", "kv_kept_fraction", "kv_read_fraction", "kv_bytes_held"),
     "speculative": ("speedup_total", "speedup_decode", "speedup_bound", "mean_accepted_tokens", "plain_step_share"),
-    "decoding": ("speedup_total", "tokens_forwarded_per_token"),
+    "decoding": ("speedup_total", "tokens_forwarded_per_token", "large_model_share", "active_parameters_per_token"),
     "kernel": ("speedup", "error_rms", "call_p50", "tokens_per_s"),
     "tokenizer": ("speedup", "mb_per_s", "bytes_per_token", "fertility", "renyi_efficiency", "round_trip_fidelity"),
     "objective": (
@@ -60,7 +60,8 @@ def read_boards(results: Path, kind: str = "", suite: str = "", sort: str = "") 
         "measurements": {**text, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "n": pl.Int64},
         "samples": {**dict.fromkeys(("trial_id", "side", "name"), pl.String), "unit": pl.Int64, "value": pl.Float64},
     }
-    return build_boards(read_newest(results, schemas, method_kind=kind, suite=suite), kind, suite, sort)
+    tables = read_newest(results, schemas, method_kind=kinds_compared(kind), suite=suite)
+    return build_boards(tables, kind, suite, sort)
 
 
 def build_boards(tables: Mapping[str, pl.DataFrame], kind: str = "", suite: str = "", sort: str = "") -> list[Board]:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,16 +206,18 @@ def newest_of_settings(trials: pl.LazyFrame, *also: str) -> pl.LazyFrame:
     return ordered.unique([*map(pl.col, (*SETTING, *also)), machine], keep="last").sort("place").drop("place")
 
 
-def read_newest(results: Path, schemas: Mapping[str, Mapping[str, Any]], **only: str) -> dict[str, pl.DataFrame]:
+def read_newest(
+    results: Path, schemas: Mapping[str, Mapping[str, Any]], **only: str | Sequence[str]
+) -> dict[str, pl.DataFrame]:
     """Tables of the newest trial of each setting; ``only`` keeps trials with such values (``suite="smoke"``).
 
     The trials that count are found in the columns that tell them apart; all else is read of those trials alone.
     """
     import polars as pl
 
-    wanted = {column: value for column, value in only.items() if value}
+    wanted = [pl.col(c).is_in([v] if isinstance(v, str) else list(v)) for c, v in only.items() if v]
     columns = {**dict.fromkeys((*SETTING, *only, "trial_id", "machine", "started"), pl.String), "seed": pl.Int64}
-    chosen = newest_of_settings(scan_table(results, "trials", columns).filter(**wanted)).collect()
+    chosen = newest_of_settings(scan_table(results, "trials", columns).filter(*wanted)).collect()
     folder = pl.col("file").str.replace("/[^/]*$", "").alias("folder")  # the same for all tables of a trial
     keys = chosen.select("trial_id", folder)
     tables = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,17 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
         return ids, None
     lengths = torch.tensor([len(row) for row in rows], device=device)
     return ids, torch.arange(width, device=device)[None] >= (width - lengths)[:, None]
+
+
+@contextmanager
+def head_inputs(model: Any) -> Iterator[list[Tensor]]:
+    """While open, each forward appends the states ``[B, T, D]`` that enter the model's head."""
+    caught: list[Tensor] = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
+    try:
+        yield caught
+    finally:
+        hook.remove()
 
 
 @dataclass

@@ -24,7 +24,7 @@ class Scorer(Protocol):
 
 
 class Decoder(Protocol):
-    """Continues prompts for a subject."""
+    """Continues prompts for a subject. One that takes the rows of a batch in turn says so: ``rows_in_turn = True``."""
 
     def generate(self, subject: Subject, request: GenerateRequest) -> list[Generation]:
         """One generation a prompt, in order."""

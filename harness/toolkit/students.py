@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.errors import Refused
 from harness.subjects.load import wrap_model
 from harness.subjects.requests import GenerateRequest
-from harness.subjects.runner import Runner
+from harness.subjects.runner import Runner, head_inputs
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import in_chat
 
@@ -79,15 +79,9 @@ def teacher_texts(
 
 def hidden_states(subject: Subject, ids: Sequence[int]) -> Tensor:
     """States ``[T, H]`` that enter the target's head."""
-    head = subject.model.get_output_embeddings()
-    caught: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _module, inputs: caught.append(inputs[0]))
-    try:
-        with torch.inference_mode():
-            Runner(subject.model, subject.new_cache).prefill([list(ids)], all_logits=True)
-    finally:
-        hook.remove()
-    return caught[0][0].clone()
+    with head_inputs(subject.model) as states, torch.inference_mode():
+        Runner(subject.model, subject.new_cache).prefill([list(ids)], all_logits=True)
+    return states[0][0].clone()
 
 
 def student_config(subject: Subject, hidden: int, layers: int) -> dict[str, Any]:

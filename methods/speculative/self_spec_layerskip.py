@@ -11,10 +11,10 @@ from pydantic import Field, field_validator
 from harness.catalog import method
 from harness.kinds.speculative import SpeculativeMethod
 from harness.kinds.speculative.chains import ChainDrafter
-from harness.kinds.speculative.changed_drafts import kept_layers
 from harness.kinds.speculative.drafts import DraftModel
 from harness.kinds.speculative.verify import recursive_rejection
 from harness.kinds.speculative.written import written_numbers
+from harness.toolkit.small_models import kept_layers
 
 
 @method(

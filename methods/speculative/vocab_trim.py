@@ -11,8 +11,9 @@ from pydantic import Field
 from harness.catalog import method
 from harness.kinds.speculative.chains import ChainDrafter
 from harness.kinds.speculative.changed_drafts import trimmed
-from harness.kinds.speculative.drafts import DraftedMethod, DraftModel, is_made, open_draft
+from harness.kinds.speculative.drafts import DraftedMethod, DraftModel
 from harness.kinds.speculative.verify import recursive_rejection
+from harness.toolkit.small_models import is_made, open_small
 from harness.toolkit.students import teacher_texts
 
 TEXTS, NEW_TOKENS = 320, 96
@@ -97,7 +98,7 @@ class VocabTrim(DraftedMethod):
     def drafter(self, subject, artifact):  # type: ignore[no-untyped-def]
         """The trimmed draft; without an artifact all tokens count alike, so that lower ids are kept."""
         held = artifact or {"counts": None, "draft": None}
-        draft = open_draft(self.draft, subject, held["draft"])
+        draft = open_small(self.draft, subject, held["draft"])
         vocabulary = int(subject.model.config.get_text_config().vocab_size)
         counts_V = torch.ones(vocabulary) if held["counts"] is None else held["counts"].cpu()
         model = DraftModel(trimmed(draft, self.subset(draft, counts_V)), subject)

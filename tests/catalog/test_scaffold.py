@@ -21,7 +21,8 @@ def run_python(*arguments, path=None, cwd=None):
 
 
 def test_the_issue_s_kinds_have_templates():
-    assert set(kinds_with_templates()) == {"pruning", "speculative", "kernel", "tokenizer", "objective", "architecture"}
+    wanted = {"pruning", "speculative", "decoding", "kernel", "tokenizer", "objective", "architecture"}
+    assert set(kinds_with_templates()) == wanted
 
 
 def test_new_packages_pass_their_own_tests_at_once(tmp_path):

@@ -76,6 +76,17 @@ def test_counts_of_a_pruned_cache(tiny):
     )
 
 
+def test_figures_of_two_models_that_write_one_text(tiny):
+    text = "r2r@small=layers:1@router=random@threshold=0.5"
+    found = figures_of(measure_decode(opened(text, tiny), opened("ar", tiny), WORK, budget_s=60))
+    share, size = found["large_model_share"].value, sum(p.numel() for p in tiny.model.parameters())
+    assert 0 < share < 1 and found["forwards_saved"].value == pytest.approx(1 - share)
+    assert 0 < found["tokens_forwarded_per_token"].value <= 1
+    assert share * size < found["active_parameters_per_token"].value < (1 + share) * size
+    # One model's ledger says nothing of them.
+    assert "mbu_decode" not in found and "mfu_prefill" not in found
+
+
 def test_every_block_starts_from_the_state_after_the_warm_up(tiny):
     work = replace(WORK, prompts=[[1, 2, 3] * 8] * 3)
     result = measure_decode(opened("token_recycling@num_nodes=16", tiny), opened("ar", tiny), work, budget_s=60)
@@ -86,7 +97,7 @@ def test_every_block_starts_from_the_state_after_the_warm_up(tiny):
 
 def test_raw_samples_hold_every_block(tiny):
     result = measure_decode(opened("prompt_lookup", tiny), opened("ar", tiny), WORK, budget_s=60)
-    assert len(result.samples) == 3 * 4 * 5
+    assert len(result.samples) == 3 * 4 * 6
     assert {s["side"] for s in result.samples} == {"candidate", "baseline"}
 
 
@@ -112,21 +123,44 @@ def test_a_side_that_ends_early_is_refused(tiny):
 def test_batches_are_units(tiny):
     work = replace(WORK, prompts=WORK.prompts[:1] * 4, batch=2)
     assert [len(b) for b in work.batches()] == [2, 2]
-    found = figures_of(measure_decode(opened("prompt_lookup", tiny), opened("ar", tiny), work, budget_s=60))
-    assert found["speedup_total"].n == 2
-    one = figures_of(measure_decode(opened("ar", tiny), None, work, budget_s=60))
+    one = figures_of(measure_decode(opened("ar", tiny), opened("kv_full", tiny), work, budget_s=60))
+    assert one["speedup_total"].n == 2
     assert one["tokens_forwarded_per_token"].value == 1 and one["forwards_saved"].value == 0
     alone = figures_of(measure_decode(opened("ar", tiny), None, replace(work, batch=1), budget_s=60))
     assert one["kv_bytes_held"].value == alone["kv_bytes_held"].value
 
 
+@pytest.mark.parametrize("method", ["prompt_lookup", "r2r@small=layers:1@router=oracle", "kv_full+prompt_lookup"])
+def test_a_batch_is_refused_where_rows_are_decoded_in_turn(tiny, method):
+    with pytest.raises(Refused, match="one after the other, so a batch of 2 has no speed of its own") as error:
+        measure_decode(opened(method, tiny), opened("ar", tiny), replace(WORK, batch=2), budget_s=60)
+    assert "\n" not in str(error.value)
+
+
+def test_texts_that_loop_are_counted_and_left_out(tiny):
+    """Of three prompts the text of the first is made a loop: its units are known in the samples."""
+    texts = {tuple(p): [5] * 20 if i == 0 else list(range(20)) for i, p in enumerate(WORK.prompts)}
+    work = replace(WORK, new_tokens=20, texts=texts)
+    result = measure_decode(opened("prompt_lookup", tiny), opened("ar", tiny), work, budget_s=60)
+    found = figures_of(result)
+    assert found["loop_share"].value == pytest.approx(1 / 3)
+    assert (
+        found["speedup_total"].n == 3 and found["speedup_total_no_loops"].n == found["speedup_decode_no_loops"].n == 2
+    )
+    loops = {(s["unit"], s["side"]): s["value"] for s in result.samples if s["name"] == "loops"}
+    assert loops == {(unit, side): float(unit == 0) for unit in range(3) for side in ("candidate", "baseline")}
+    only = replace(work, prompts=WORK.prompts[:1])
+    alone = figures_of(measure_decode(opened("ar", tiny), None, only, budget_s=60))
+    assert alone["loop_share"].value == 1 and "speedup_total_no_loops" not in alone
+
+
 def test_a_side_paired_with_itself_needs_half_the_visits(tiny):
     result = measure_decode(opened("ar", tiny), None, WORK, budget_s=60)
-    assert len(result.samples) == 3 * 2 * 5
+    assert len(result.samples) == 3 * 2 * 6
     assert figures_of(result)["speedup_total"].low <= 1.5
 
 
-COUNTS = ("mean_accepted_tokens", "forwards_saved", "tokens_forwarded_per_token", *decode_module.CACHE_COUNTS)
+COUNTS = ("mean_accepted_tokens", "forwards_saved", "tokens_forwarded_per_token", *decode_module.ROW_COUNTS)
 
 
 @pytest.mark.parametrize(("method", "baseline"), [("prompt_lookup", "ar"), ("kv_streaming@keep_ratio=0.5", None)])

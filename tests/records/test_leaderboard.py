@@ -26,7 +26,7 @@ from harness.records.store import RunFolder, read_results
 from harness.stats.intervals import mean_interval
 
 
-def record(method, kind, target, figures, status=OK, reason="", documents=(), suite="unit"):
+def record(method, kind, target, figures, status=OK, reason="", documents=(), suite="unit", **changes):
     trial = {
         "trial_id": f"{method}-{kind}-{target}",
         "kind": kind,
@@ -42,6 +42,7 @@ def record(method, kind, target, figures, status=OK, reason="", documents=(), su
         "seed": 0,
         "suite": suite,
         "reproduce": f"zoo run --method {method}",
+        **changes,
     }
     rows = [MeasurementRow(metric=m, value=v, low=lo, high=hi, n=5, phase=p) for m, v, lo, hi, p in figures]
     samples = [{"side": "document", "unit": i, "name": "acc", "value": float(v)} for i, v in enumerate(documents)]
@@ -134,6 +135,24 @@ def test_boards_read_from_records_are_those_of_the_whole_tables(records, tmp_pat
         assert as_data(read_boards(tmp_path, **choice)) == as_data(build_boards(read_results(tmp_path), **choice))
     assert len(read_boards(tmp_path)[0].rows) == 4 and len(read_boards(tmp_path, suite="other")[0].rows) == 1
     assert read_boards(tmp_path, kind="kernel") == []
+
+
+def test_a_board_of_one_kind_is_compared_with_a_baseline_of_another(tmp_path):
+    plain = record(
+        "ar", "quality", "t", [("acc", 0.75, 0.5, 1.0, "t")], documents=[1, 1, 1, 0], method_kind="speculative"
+    )
+    routed = record(
+        "r2r",
+        "quality",
+        "t",
+        [("acc", 0.5, 0.2, 0.8, "t")],
+        documents=[1, 1, 0, 0],
+        method_kind="decoding",
+        baseline="ar",
+    )
+    stored(tmp_path, "1", [plain, routed])
+    (board,) = read_boards(tmp_path, kind="decoding")
+    assert [r.method for r in board.rows] == ["r2r"] and board.rows[0].cells["t acc"].delta == pytest.approx(-0.25)
 
 
 def test_the_newest_trial_of_a_setting_counts(records, tmp_path):

@@ -1,12 +1,7 @@
-"""Drafts made of a model at hand without training: with layers left out, or with a smaller output vocabulary.
-
-The modules are shared with the given model; only what differs is copied.
-"""
+"""A draft with a smaller output vocabulary, made of a draft at hand; its modules are shared, the head is its own."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,35 +9,7 @@ from torch import Tensor, nn
 
 from harness.subjects.load import wrap_model
 from harness.subjects.subject import Subject
-
-
-def _own(module: Any) -> Any:
-    """A copy of a module that shares its parts but may exchange them."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin
-
-
-def kept_layers(target: Subject, kept: Sequence[int]) -> Subject:
-    """The target with these layers alone, in order, its norm and its head."""
-    model = _own(target.model)
-    body = _own(model.get_decoder())
-    layers = []
-    for place, index in enumerate(kept):
-        layer = _own(body.layers[index])
-        layer.self_attn = _own(layer.self_attn)
-        layer.self_attn.layer_idx = place
-        layers.append(layer)
-    body.layers = nn.ModuleList(layers)
-    body.config = copy.deepcopy(body.config)
-    config = body.config.get_text_config()
-    types = getattr(config, "layer_types", None)
-    config.num_hidden_layers = len(layers)
-    if types:
-        config.layer_types = [types[index] for index in kept]
-    setattr(model, model.base_model_prefix, body)
-    model.config = body.config
-    return wrap_model(model, target.tokenizer, f"{target.name}-{len(layers)}layers", target.max_length)
+from harness.toolkit.small_models import own_parts
 
 
 class TrimmedHead(nn.Module):
@@ -68,6 +35,6 @@ class TrimmedHead(nn.Module):
 
 def trimmed(draft: Subject, subset_K: Tensor) -> Subject:
     """The draft with a head for these tokens alone; its input embeddings stay whole."""
-    model = _own(draft.model)
+    model = own_parts(draft.model)
     model.lm_head = TrimmedHead(draft.model.get_output_embeddings(), subset_K)
     return wrap_model(model, draft.tokenizer, f"{draft.name}-trimmed{len(subset_K)}", draft.max_length)

@@ -13,15 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.kinds.invariants import float32_twin, forced_logits, random_ids, restoration_checks
+from harness.kinds.invariants import (
+    assert_same_text,
+    float32_twin,
+    forced_logits,
+    random_ids,
+    restoration_checks,
+)
 from harness.kinds.method import Check
 from harness.kinds.speculative.base import SpeculativeMethod
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.sampling import Sampler
 from harness.subjects.subject import Subject
 
-TIE = 1e-3
-"""Two logits this close may change places with the width of a forward."""
 SMALL_MODEL = 20_000_000
 DAMPING = 0.02
 LAW_RUNS = 400
@@ -38,33 +42,6 @@ class FavourSum:
         raised = scores.clone()
         raised[:, int(input_ids.sum()) % scores.shape[-1]] += 3.0
         return raised
-
-
-def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
-    """Index of the first token that differs (or that only one of them has); None where they are equal."""
-    for index in range(max(len(ours), len(theirs))):
-        if ours[index : index + 1] != theirs[index : index + 1]:
-            return index
-    return None
-
-
-def assert_same_text(
-    subject: Subject, request: GenerateRequest, row: int, ours: Generation, theirs: Generation, what: str
-) -> bool:
-    """Raise where a token differs though the plain forward was not undecided; returns whether all are equal."""
-    at = first_difference(ours.tokens, theirs.tokens)
-    if at is None:
-        return True
-    prompt, common = request.prompts[row], theirs.tokens[:at]
-    logits_V = forced_logits(subject, [prompt], [common])[0, -1]
-    best = Sampler(request, subject.device).processed(logits_V, [*prompt, *common]).topk(2).values
-    gap = float(best[0] - best[1])
-    if gap > TIE or request.temperature > 0:
-        raise AssertionError(
-            f"{what}: token {at} is {ours.tokens[at : at + 1]}, plain decoding gives {theirs.tokens[at : at + 1]} "
-            f"(its best logit leads by {gap:.3g}, prompt of {len(prompt)} tokens)"
-        )
-    return False
 
 
 def exact_law(subject: Subject, request: GenerateRequest, depth: int) -> dict[tuple[int, ...], float]:

@@ -1,99 +1,24 @@
-"""Where drafts come from: a model that runs ahead of the target, one tree at a time, and how such models are named.
+"""Where drafts come from: a model that runs ahead of the target, one tree at a time.
 
-A draft is written ``layers:6`` (the first six layers of the target with its norm and head), ``noised:0.02`` (the target
-with noise of that share of each weight's spread: acceptance from 1 down to 0 without training), ``adaspec`` or any
-other method whose artifact is a draft, with its parameters (``adaspec@keep_share=1.0``), or else the name, folder or
-hub id of a model with the target's vocabulary.
+How a draft is written says :mod:`harness.toolkit.small_models`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.catalog.registry import catalog
-from harness.errors import Refused, UsageError
 from harness.kinds.method import Artifact, PrepareContext
 from harness.kinds.speculative.base import Drafter, SpeculativeMethod, Step, tree_shape
-from harness.kinds.speculative.changed_drafts import kept_layers
 from harness.kinds.speculative.pace import Acceptance
 from harness.kinds.speculative.widths import width_costs
-from harness.subjects.load import load_subject
 from harness.subjects.runner import Runner
 from harness.subjects.sampling import Sampler
 from harness.subjects.subject import Subject
-from harness.toolkit.students import opened_student
-
-
-def is_made(draft: str) -> bool:
-    """Whether the draft is the artifact of a method."""
-    return draft.partition("@")[0] in catalog()
-
-
-_opened: dict[tuple[str, int, int], tuple[Any, Any, Subject]] = {}
-
-
-def open_draft(draft: str, target: Subject, artifact: Artifact = None) -> Subject:
-    """The draft as a subject on the target's device, in its type. Refuses one with another vocabulary.
-
-    The last one stays open: timed blocks open a method many times, and a new model would warm up in each.
-    """
-    key = (draft, id(target.model), id(artifact))
-    if key not in _opened:
-        opened = _open(draft, target, artifact)
-        _opened.clear()
-        # Model and artifact are held too, so that their ids are not given to others.
-        _opened[key] = target.model, artifact, opened
-    return _opened[key][2]
-
-
-def _open(draft: str, target: Subject, artifact: Artifact) -> Subject:
-    kind, _, value = draft.partition(":")
-    if kind == "layers" and value.isdigit():
-        return first_layers(target, int(value))
-    if kind == "noised":
-        return noised(target, _number(draft, value))
-    opened = opened_student(target, artifact) if is_made(draft) else _loaded(draft, target)
-    sizes = [int(s.model.config.get_text_config().vocab_size) for s in (opened, target)]
-    if sizes[0] != sizes[1]:
-        raise Refused(f"draft {draft!r} has {sizes[0]} tokens and {target.name} has {sizes[1]}; they must be the same")
-    return opened
-
-
-def _number(draft: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError as error:
-        raise UsageError(f"draft {draft!r}: {value!r} is no number; write noised:0.02") from error
-
-
-def _loaded(draft: str, target: Subject) -> Subject:
-    return load_subject(draft, str(target.device), str(target.dtype).removeprefix("torch."))
-
-
-def first_layers(target: Subject, count: int) -> Subject:
-    """The target cut after ``count`` layers; its modules are shared, not copied."""
-    total = target.model.config.get_text_config().num_hidden_layers
-    if not 1 <= count <= total:
-        raise UsageError(f"draft layers:{count} of {target.name}: write a number from 1 to {total}")
-    return kept_layers(target, range(count))
-
-
-def noised(target: Subject, share: float, seed: int = 0) -> Subject:
-    """A copy of the target whose weights are off by noise of ``share`` of their standard deviation."""
-    model = copy.deepcopy(target.model)
-    generator = torch.Generator(target.device).manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                noise = torch.randn(weight.shape, generator=generator, device=weight.device)
-                weight += (share * weight.float().std() * noise).to(weight.dtype)
-    return replace(target, name=f"{target.name}-noised{share:g}", model=model)
+from harness.toolkit.small_models import is_made, open_small
 
 
 class DraftModel:
@@ -248,4 +173,4 @@ class DraftedMethod(SpeculativeMethod):
 
     def draft_model(self, subject: Subject, artifact: Artifact) -> DraftModel:
         """The opened draft, ready to run ahead of the subject."""
-        return DraftModel(open_draft(self.draft, subject, artifact), subject)
+        return DraftModel(open_small(self.draft, subject, artifact), subject)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,10 +33,14 @@ def input_embeddings(tree: DraftTree, ids_BN: Tensor, model: Any) -> Tensor | No
 class SpeculativeDecoder:
     """Drafts with ``drafter`` and verifies with the subject's model. Rows of a batch are decoded one by one.
 
+    So a batch gives the texts of its rows alone, as tasks ask for them, and takes their time together.
+
     ``costs`` are the target's measured curves, by which widths and the bound of the speed-up are reckoned. ``rule``
     verifies sampled drafts (None: token matching). With a ``pace`` plain steps take over where drafting costs more than
     it gains.
     """
+
+    rows_in_turn: ClassVar[bool] = True
 
     drafter: Drafter
     costs: ContextCosts = ALWAYS_FLAT

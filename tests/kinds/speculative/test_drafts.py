@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from harness.errors import UsageError, ZooError
 from harness.kinds.invariants import forced_logits
 from harness.kinds.speculative.base import DraftTree, Step
-from harness.kinds.speculative.drafts import DraftModel, open_draft
+from harness.kinds.speculative.drafts import DraftModel
 
 TEXT = [(7 * i) % 250 for i in range(9)]
 TREE = DraftTree((TEXT[-1], 5, 6, 7, 8, 9), (-1, 0, 0, 1, 2, 3))
@@ -53,29 +52,6 @@ def test_prices_count_the_draft_s_forwards_in_plain_steps(tiny):
     costs = model.costs
     assert model.price == pytest.approx(2 * costs(2) + costs(1))
     assert model.token_price == pytest.approx(1.0)
-
-
-def test_the_first_layers_share_their_weights_and_leave_the_target_alone(tiny):
-    before = after(tiny, [])
-    cut = open_draft("layers:1", tiny)
-    assert cut.model.model.layers[0].mlp is tiny.model.model.layers[0].mlp
-    assert not torch.allclose(after(cut, []), before)
-    assert torch.equal(after(tiny, []), before) and len(tiny.model.model.layers) == 2
-    assert torch.allclose(after(open_draft("layers:2", tiny), []), before)
-
-
-def test_noise_changes_a_copy(tiny):
-    before = after(tiny, [])
-    assert torch.equal(after(open_draft("noised:0.0", tiny), []), before)
-    assert not torch.allclose(after(open_draft("noised:0.2", tiny), []), before)
-    assert torch.equal(after(tiny, []), before)
-
-
-@pytest.mark.parametrize("name", ["layers:0", "layers:3", "noised:much", "smolm2-135m-q4"])
-def test_a_wrong_name_is_refused_in_one_line(tiny, name):
-    with pytest.raises(ZooError) as error:
-        open_draft(name, tiny)
-    assert isinstance(error.value, UsageError) and "\n" not in str(error.value)
 
 
 def test_a_proposal_that_forwards_nothing_costs_nothing(tiny):

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from harness.catalog import method
+from harness.kinds.invariants import assert_same_text, first_difference
 from harness.kinds.speculative import Drafter, SpeculativeMethod, chain
-from harness.kinds.speculative.checks import first_difference, forgetful_twin, speculative_checks
+from harness.kinds.speculative.checks import forgetful_twin, speculative_checks
 from harness.kinds.speculative.loop import SpeculativeDecoder
 
 CARD = {"id": "faulty", "kind": "speculative", "title": "a fault", "guarantee": "exact", "baseline": "ar"}
@@ -201,7 +202,6 @@ def test_the_forgetful_twin_makes_long_runs_and_leaves_the_model_alone(tiny):
 
 def test_a_near_tie_is_excused_and_nothing_else(tiny):
     """A text that differs where two logits are equal passes; the same difference elsewhere fails."""
-    from harness.kinds.speculative.checks import assert_same_text
     from harness.subjects.requests import GenerateRequest, Generation
 
     class Tie:

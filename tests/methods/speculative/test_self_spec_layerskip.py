@@ -1,11 +1,9 @@
 """Self-speculation: all layers draft perfectly, fewer share the target's weights, and the checks."""
 
 import pytest
-import torch
 
 from harness.catalog.spec import MethodSpec
 from harness.errors import UsageError
-from harness.kinds.speculative.changed_drafts import kept_layers
 from harness.kinds.speculative.checks import _Checks
 from methods.speculative.self_spec_layerskip import SelfSpecLayerSkip
 
@@ -24,16 +22,6 @@ def test_all_layers_are_always_right(tiny, settings):
 
 def test_a_chain_ends_where_the_draft_is_unsure(tiny):
     assert set(steps(SelfSpecLayerSkip(exit_layer=2, num_draft=4, min_confidence=1.0), tiny)) == {1}
-
-
-def test_kept_layers_are_the_target_s_own_and_leave_it_alone(tiny):
-    text = torch.tensor([[1, 2, 3]])
-    before = tiny.model(text).logits
-    second = kept_layers(tiny, [1])
-    assert second.model.model.layers[0].mlp is tiny.model.model.layers[1].mlp
-    assert second.model.model.layers[0].self_attn.layer_idx == 0 and tiny.model.model.layers[1].self_attn.layer_idx == 1
-    assert not torch.allclose(second.model(text).logits, before)
-    assert torch.equal(tiny.model(text).logits, before)
 
 
 def test_skipped_layers_are_written_with_commas():
