@@ -15,6 +15,7 @@ from methods.kernel.dualkv import DualKV, TwoRegionAttention, masked_attention
 
 CPU = torch.device("cpu")
 PATHS = ("merge", "mask")
+"""What runs on any device; ``triton`` has tests of its own."""
 SHAPES = {
     "even": [(6, [4, 4, 4])],
     "ragged": [(7, [5, 1, 0, 11])],
@@ -103,6 +104,14 @@ def test_a_group_of_one_is_the_plain_path_bit_for_bit():
 def test_an_unknown_path_is_a_usage_error():
     with pytest.raises(UsageError, match="path"):
         parse_stack("dualkv@path=fused").build()
+
+
+def test_the_fused_path_is_refused_where_it_cannot_run(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    layout, tensors = inputs(SHAPES["even"], dtype=torch.float32)
+    with pytest.raises(Refused, match="Triton"):
+        DualKV(path="triton").attend(*tensors, layout, 0.4)
+    assert torch.equal(*(DualKV(path=p).attend(*tensors, layout, 0.4) for p in ("auto", "merge")))
 
 
 def model_of(dtype=torch.float64):
@@ -247,7 +256,7 @@ def test_workloads_say_what_they_save(tiny):
         many = name.endswith("n8")
         assert workload.units == {"tokens": 256 if many else 32}
         assert workload.details["rho"] == (4.5 if many else 1.0)
-        assert workload.details["path"] == "merge"
+        assert workload.details["path"] == "auto"
     attention = found["attention_p256_r32_n1"]
     assert attention.flops == 14 * (288 * 289 / 2) * 4 * 8
     assert attention.bytes_moved == 288 * 8 * (6 * 4 + 6 * 2) * 4
