@@ -60,7 +60,7 @@ def bench(
     if json_:
         print_json(document)
     else:
-        print_table(("method", "workload", "speed-up", "interval", "call p50 ms", "error"), _rows(document))
+        print_table(("method", "workload", "speed-up", "interval", "call p50 ms", "error", "memory"), _rows(document))
     if done.returncode:
         raise EnvironmentFailed("some benchmarks failed; their reasons stand above")
 
@@ -72,6 +72,6 @@ def _rows(document: dict[str, Any]) -> list[list[Any]]:
         for workload, figures in entry["extra_info"].items():
             ratio = figures.get("speedup", {})
             interval = f"[{ratio['low']:.3g}, {ratio['high']:.3g}]" if ratio.get("low") else ""
-            value = {name: figures.get(name, {}).get("value") for name in ("call_p50", "error_rms")}
+            value = {name: figures.get(name, {}).get("value") for name in ("call_p50", "error_rms", "memory_ratio")}
             rows.append([entry["params"]["method_id"], workload, ratio.get("value"), interval, *value.values()])
     return rows

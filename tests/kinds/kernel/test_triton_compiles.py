@@ -25,6 +25,7 @@ KERNELS = [
     ("triton_dualkv", "_forward", f"{'*bf16 ' * 4}*fp32 {ATTENTION}", (64, 64)),
     ("triton_dualkv", "_backward_query", f"{'*bf16 ' * 4}*fp32 *fp32 *bf16 {ATTENTION}", (64, 64)),
     ("triton_dualkv", "_backward_key", f"{'*bf16 ' * 4}*fp32 *fp32 *bf16 *bf16 {ATTENTION}", (64, 64)),
+    ("triton_indexer", "_scores", "*bf16 *bf16 *bf16 *i64 *i64 *i64 *fp32 i32 i32 i32 i32 i32", (128, 128, 64, 128)),
 ]
 
 
