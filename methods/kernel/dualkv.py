@@ -108,7 +108,7 @@ PATHS = {"merge": TwoRegionAttention.apply, "mask": masked_attention, "triton": 
         },
     ],
     details={
-        "baseline": "each workload's own reference: the same group with its prompt copied for every response",
+        "baseline": "each workload's own reference: the same group, its prompt copied for every response",
         "grouping": "paper; equal prompt ids are compared, the release trusts a group's id",
         "path": "reconstruction: merge is two attention calls, mask is one, triton is one kernel as in the release",
         "backward": "reconstruction: each region's backward under the merged softmax, in a fixed order; no atomics",
@@ -119,11 +119,12 @@ PATHS = {"merge": TwoRegionAttention.apply, "mask": masked_attention, "triton": 
 class DualKV(KernelMethod):
     """Attention of a group and a whole policy update, replicated against repacked."""
 
-    path: Literal["auto", "merge", "mask", "triton"] = Field(
-        "auto", description="two regions merged, a block mask, a fused kernel; auto: fused on CUDA, merged elsewhere"
-    )
+    path: Literal["auto", "merge", "mask", "triton"] = Field("auto", description="auto: triton on CUDA, else merge")
 
-    sizes = ({"groups": [(256, [32] * 8)], "name": "p256_r32_n8"}, {"groups": [(256, [32])], "name": "p256_r32_n1"})
+    sizes = tuple(
+        {"groups": [(p, [r] * n)], "name": f"p{p}_r{r}_n{n}", "update_only": p > 256}
+        for p, r, n in ((256, 32, 8), (256, 32, 1), (1024, 256, 16))
+    )
     check_sizes = (
         {"groups": [(7, [5, 1, 0, 3])], "name": "ragged"},
         {"groups": [(17, [9] * 3)], "name": "p17_r9_n3"},
@@ -136,9 +137,9 @@ class DualKV(KernelMethod):
         return PATHS[best if self.path == "auto" else self.path](query, key, value, layout, scale)
 
     def workloads_at(self, subject, size):  # type: ignore[no-untyped-def]
-        """Attention of a single group with the subject's heads, and one policy update of a small Llama."""
+        """Attention of a short single group with the subject's heads, and one policy update of a small Llama."""
         arguments = (subject, self.attend, size["groups"], size["name"], {"path": self.path})
-        if len(size["groups"]) == 1:
+        if len(size["groups"]) == 1 and not size.get("update_only"):
             yield attention_workload(*arguments)
         yield policy_update_workload(*arguments)
 

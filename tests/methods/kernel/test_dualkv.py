@@ -10,6 +10,7 @@ from harness.errors import Refused, UsageError
 from harness.kinds.kernel import Layout, pack_groups, result_error
 from harness.kinds.kernel.group_workloads import policy_loss
 from harness.kinds.kernel.packed_model import NAME, packed_logprobs, packed_model, replicated_logprobs
+from harness.measure.memory import tensor_bytes_peak
 from harness.subjects.tiny import random_llama
 from methods.kernel.dualkv import DualKV, TwoRegionAttention, masked_attention
 
@@ -251,11 +252,13 @@ def test_workloads_say_what_they_save(tiny):
         "policy_update_p256_r32_n8",
         "attention_p256_r32_n1",
         "policy_update_p256_r32_n1",
+        "policy_update_p1024_r256_n16",
     }
+    expected = {"n8": (256, 4.5), "n1": (32, 1.0), "n16": (4096, 4.0)}
     for name, workload in found.items():
-        many = name.endswith("n8")
-        assert workload.units == {"tokens": 256 if many else 32}
-        assert workload.details["rho"] == (4.5 if many else 1.0)
+        tokens, rho = expected[name.rsplit("_", 1)[1]]
+        assert workload.units == {"tokens": tokens}
+        assert workload.details["rho"] == rho
         assert workload.details["path"] == "auto"
     attention = found["attention_p256_r32_n1"]
     assert attention.flops == 14 * (288 * 289 / 2) * 4 * 8
@@ -271,6 +274,35 @@ def test_a_workload_leaves_the_random_state_and_the_subject_alone(tiny):
         workload.reference()()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, tiny.model.parameters(), strict=True))
+
+
+def counted(call):
+    """Tokens that went through the layers, and bytes that autograd saved for the backward, of one call."""
+    tokens, saved = [], {}
+    rows = [cell.cell_contents for cell in call.__closure__ if isinstance(cell.cell_contents, torch.nn.Module)]
+    hook = rows[0].model.layers[0].register_forward_pre_hook(lambda _m, args: tokens.append(args[0].shape[:2].numel()))
+
+    def keep(x):
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        call()
+    hook.remove()
+    weights = {p.untyped_storage().data_ptr() for p in rows[0].parameters()}
+    return sum(tokens), sum(n for place, n in saved.items() if place not in weights)
+
+
+@pytest.mark.parametrize("scale", [16, pytest.param(1, marks=pytest.mark.slow)])
+def test_sixteen_responses_to_a_long_prompt_take_a_quarter_of_the_tokens_and_little_of_the_memory(tiny, scale):
+    """16 responses of 256 tokens to a prompt of 1024, and the same a sixteenth as long."""
+    size = {"groups": [(1024 // scale, [256 // scale] * 16)], "name": "n16"}
+    _, workload = DualKV(path="merge").workloads_at(tiny, size)
+    ours, theirs = workload.make(), workload.reference()
+    (tokens, saved), (many, bytes_saved) = counted(ours), counted(theirs)
+    assert (tokens, many) == (5120 // scale, 20480 // scale)
+    assert saved <= 0.35 * bytes_saved
+    assert tensor_bytes_peak(ours) <= 0.6 * tensor_bytes_peak(theirs)
 
 
 def test_the_card_says_exact():
