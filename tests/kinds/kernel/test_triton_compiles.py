@@ -26,12 +26,16 @@ KERNELS = [
     ("triton_dualkv", "_backward_query", f"{'*bf16 ' * 4}*fp32 *fp32 *bf16 {ATTENTION}", (64, 64)),
     ("triton_dualkv", "_backward_key", f"{'*bf16 ' * 4}*fp32 *fp32 *bf16 *bf16 {ATTENTION}", (64, 64)),
     ("triton_indexer", "_scores", "*bf16 *bf16 *bf16 *i64 *i64 *i64 *fp32 i32 i32 i32 i32 i32", (128, 128, 64, 128)),
+    ("triton_paged", "_attention", "*bf16 *bf16 *bf16 *i64 *fp32 *fp32 i32 i32 i32 i32 i32 fp32", (256, 32, 16, 128)),
+    ("triton_paged", "_scores", "*bf16 *bf16 *i64 *fp32 i32 i32 i32 i32", (32, 16, 128)),
+    ("triton_importance", "_importance", "*bf16 *bf16 *fp32 *i64 *fp32 i32 i32 i32 i32 i32 fp32", (32, 128)),
+    ("triton_importance", "_keep", "*fp32 *i64 *i8 i32", (64,)),
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has_triton(), reason="Triton is not installed")
-@pytest.mark.parametrize(("module", "name", "types", "constants"), KERNELS, ids=[k[1].strip("_") for k in KERNELS])
+@pytest.mark.parametrize(("module", "name", "types", "constants"), KERNELS, ids=["-".join(k[:2]) for k in KERNELS])
 def test_a_kernel_compiles_and_fits_into_shared_memory(module, name, types, constants):
     command = [sys.executable, "-c", COMPILE, module, name, types, *map(str, constants)]
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True)
