@@ -30,7 +30,8 @@ class LowRankLinear(nn.Module):
     def merged(self) -> nn.Linear:
         """The frozen layer with the product added to its weights."""
         with torch.no_grad():
-            self.frozen.weight += self.up @ self.down * self.scale
+            product = self.up.float() @ self.down.float() if self.up.dtype.itemsize < 4 else self.up @ self.down
+            self.frozen.weight += (product * self.scale).to(self.frozen.weight.dtype)
         return self.frozen
 
 
