@@ -38,13 +38,28 @@ def plain_keep(score_BN: Tensor, count_B: Tensor) -> Tensor:
     return rank < count_B[:, None]
 
 
+QUERY_TILE = 128
+
+
+def tiled_importance(query_BHTD: Tensor, key_BGND: Tensor, lse_BHT: Tensor, start_B: Tensor, scale: float) -> Tensor:
+    """:func:`plain_importance` over some queries at a time and the keys they read: no whole matrix exists."""
+    queries, keys = query_BHTD.shape[2], key_BGND.shape[2]
+    total = torch.zeros(len(key_BGND), keys, device=key_BGND.device)
+    for first in range(0, queries, QUERY_TILE):
+        rows = slice(first, min(first + QUERY_TILE, queries))
+        seen = slice(0, keys - queries + rows.stop)
+        part = query_BHTD[:, :, rows], key_BGND[:, :, seen], lse_BHT[:, :, rows]
+        total[:, seen] += plain_importance(*part, start_B, scale)
+    return total
+
+
 def importance(query_BHTD: Tensor, key_BGND: Tensor, lse_BHT: Tensor, start_B: Tensor, scale: float) -> Tensor:
-    """:func:`plain_importance`, in Triton where that compiles."""
+    """:func:`tiled_importance`, or in Triton where that compiles."""
     if prefers_triton(key_BGND.device, key_BGND.dtype):
         from harness.kinds.kernel.triton_importance import triton_importance
 
         return triton_importance(query_BHTD, key_BGND, lse_BHT, start_B, scale)
-    return plain_importance(query_BHTD, key_BGND, lse_BHT, start_B, scale)
+    return tiled_importance(query_BHTD, key_BGND, lse_BHT, start_B, scale)
 
 
 def keep(score_BN: Tensor, count_B: Tensor) -> Tensor:

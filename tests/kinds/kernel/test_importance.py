@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.kinds.kernel.importance import causal_logits, plain_importance, plain_keep
+from harness.kinds.kernel.importance import causal_logits, plain_importance, plain_keep, tiled_importance
 
 
 def drawn(heads=6, groups=2, queries=19, keys=19, width=12, dtype=torch.float32, device="cpu"):
@@ -35,6 +35,12 @@ def test_probability_is_neither_lost_nor_made():
     query, key, lse, start, scale = drawn()
     received = plain_importance(query, key, lse, start, scale).sum(-1)
     torch.testing.assert_close(received, 6.0 * (19 - start))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(300, 300), (130, 200)])
+def test_tiles_add_up_to_the_whole(queries, keys):
+    inputs = drawn(heads=2, groups=1, queries=queries, keys=keys)
+    torch.testing.assert_close(tiled_importance(*inputs), plain_importance(*inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_of_equal_scores_the_earlier_are_kept():
