@@ -1,8 +1,9 @@
 """Supervised fine-tuning: a third base of the kind, for objectives that learn from given text.
 
-A subclass overrides :meth:`FineTuningMethod.loss` (which tokens weigh how much) or :meth:`FineTuningMethod.training`
-(how the model runs while it learns). Adapters of low rank are trained on a copy and merged into its weights, so that
-what is evaluated is an ordinary model with its ordinary forward.
+A subclass overrides :meth:`FineTuningMethod.loss` (which tokens weigh how much), :meth:`FineTuningMethod.training`
+(how the model runs while it learns) or :meth:`FineTuningMethod.get_ready` (what is made before). Adapters of low rank
+are trained on a copy and merged into its weights, so that what is evaluated is an ordinary model with its ordinary
+forward.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from harness.toolkit.rows import Batch, batches, windows
 from harness.toolkit.trainer import optimizer_step
 
 HELD_OUT_ROWS = 8
+FOREVER = 1 << 30
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -73,6 +75,9 @@ class FineTuningMethod(Method):
         logits_BTV = model(input_ids=batch.ids_BT, use_cache=False).logits
         return weighted_nll(logits_BTV[:, :-1], batch.ids_BT[:, 1:], batch.weight_BT[:, 1:]) / tokens_of(batch)
 
+    def get_ready(self, model: Any, rows: Iterator[Batch]) -> None:
+        """What is made once before the first step, from batches of the text that will be learnt."""
+
     def training(self, model: Any, batch: TextBatch) -> AbstractContextManager[None]:
         """What is changed in the model during one step; it must be put back on exit."""
         return nullcontext()
@@ -105,6 +110,7 @@ class FineTuningMethod(Method):
         held_out = windows(tokenizer, self.corpus, "valid", HELD_OUT_ROWS, self.length, 0)
         with torch.inference_mode(False), torch.enable_grad():
             model, trainable = self.learner(subject, ctx.seed)
+            self.get_ready(model, batches(rows, self.rows_per_step, FOREVER, ctx.seed + 1, subject.device))
             optimizer = torch.optim.AdamW(trainable.values(), lr=self.learning_rate, weight_decay=0.0)
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
             losses, tokens = [], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ class _Checks:
                 parameter.normal_(std=0.1, generator=torch.Generator(parameter.device).manual_seed(index))
         ids_BT = torch.tensor([random_ids(self.subject, 20, 1), random_ids(self.subject, 20, 2)])
         mask_BT = torch.arange(20) < torch.tensor([[20], [13]])
+        with torch.inference_mode(False), torch.enable_grad():
+            self.small.get_ready(model, itertools.repeat((ids_BT.to(model.device), mask_BT.to(model.device))))
         found = []
         for junk in (0, 7):
             batch = TextBatch.of((ids_BT.where(mask_BT, junk).to(model.device), mask_BT.to(model.device)))

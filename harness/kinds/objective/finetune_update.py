@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,8 @@ def update_workload(method: FineTuningMethod, subject: Subject) -> Workload:
 
     def make() -> Callable[[], Tensor]:
         model, trainable = method.learner(subject, 0)
+        with torch.inference_mode(False), torch.enable_grad():
+            method.get_ready(model, itertools.repeat((batch.ids_BT, batch.mask_BT)))
         weights = list(trainable.values())
 
         def call() -> Tensor:

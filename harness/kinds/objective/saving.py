@@ -3,7 +3,8 @@ of tokens, and a feed-forward layer that remembers a part of its neurons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,6 +60,21 @@ def subset_attention(
     out, _ = forward(hidden_states=kept(hidden_BTH), position_embeddings=(kept(cos), kept(sin)), **kwargs)
     rows = out.new_zeros(len(index_BK), tokens + 1, out.shape[-1])
     return rows.scatter(1, index_BK[..., None].expand_as(out), out)[:, :tokens], None
+
+
+@contextmanager
+def other_forwards(changed: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
+    """Modules with other forwards; their own come back on exit."""
+    held = {module: vars(module).get("forward") for module in changed}
+    for module, forward in changed.items():
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module, before in held.items():
+            del module.forward
+            if before is not None:
+                module.forward = before
 
 
 def gated_layers(model: Any) -> Any:

@@ -1,5 +1,6 @@
 """LeMo: exact where nothing is left out, and what exactly is left out where something is."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -33,6 +34,7 @@ def text(lengths=(75, 50), width=75, seed=0):
 def gradients(method, subject, batch):
     """Loss and gradients, with adapters that are not zero."""
     model, trainable = method.learner(subject, 0)
+    method.get_ready(model, itertools.repeat((batch.ids_BT, batch.mask_BT)))
     with torch.no_grad():
         for index, parameter in enumerate(trainable.values()):
             parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(index))
@@ -161,12 +163,37 @@ def test_layers_of_the_second_half_but_the_last_are_sparse():
     assert LeMo(keep=0.3).schedule(2) == [1, 1]
 
 
-@pytest.mark.parametrize("blocks", ["oracle", "random"])
+@pytest.mark.parametrize("blocks", ["oracle", "predictor", "random"])
 def test_sparse_gradients_differ_from_dense_ones_and_are_the_same_again(deep, blocks):
-    method = LeMo(keep=0.5, block=16, blocks=blocks)
+    method = LeMo(keep=0.5, block=16, blocks=blocks, predictor_steps=2)
     first, again, dense = (gradients(m, deep, text()) for m in (method, method, SftCe()))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.allclose(first[0], dense[0])
+
+
+def test_predictors_learn_which_blocks_matter(deep):
+    """Two texts by turns: after some steps the foreseen order of blocks is nearer to the true one than chance."""
+    texts = [text(lengths=(96, 90), width=96, seed=seed) for seed in (0, 1)]
+    method = LeMo(keep=0.5, block=8, blocks="predictor", predictor_steps=120)
+    model, _ = method.learner(deep, 0)
+    before = [p.clone() for p in model.parameters()]
+    method.get_ready(model, itertools.cycle([(t.ids_BT, t.mask_BT) for t in texts]))
+    assert not any(p.requires_grad for n, p in model.named_parameters() if "block_predictor" in n)
+    found, mask = [], texts[0].mask_BT
+
+    def both(attention, _args, kwargs):
+        hidden = kwargs["hidden_states"]
+        found.append([attention.block_predictor(hidden, mask), method.true_scores(attention, hidden, mask)])
+
+    hook = model.model.layers[3].self_attn.register_forward_pre_hook(both, with_kwargs=True)
+    with torch.no_grad():
+        model(texts[0].ids_BT)
+    hook.remove()
+    foreseen, true = (scores.sum(1) for scores in found[0])
+    for row in range(2):
+        assert torch.corrcoef(torch.stack([foreseen[row], true[row]]))[0, 1] > 0.5
+    own = [p for n, p in model.named_parameters() if "block_predictor" not in n]
+    assert all(torch.equal(a, b) for a, b in zip(own, before, strict=True))
 
 
 def saved_bytes(method, subject, batch):
@@ -212,9 +239,9 @@ def test_the_model_is_as_before_after_an_exception(deep):
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_its_checks_hold(deep, checkpointing):
-    results = run_checks(LeMo(block=16, checkpointing=checkpointing), deep)
+@pytest.mark.parametrize("options", [{}, {"checkpointing": True}, {"blocks": "predictor", "predictor_steps": 3}])
+def test_its_checks_hold(deep, options):
+    results = run_checks(LeMo(block=16, **options), deep)
     assert results and all(r.passed for r in results), [r for r in results if not r.passed]
 
 
