@@ -10,6 +10,10 @@ import hypothesis
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # Triton reads it when a kernel is defined; without a GPU its kernels run in Python.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from harness.subjects.load import load_subject
 from harness.subjects.subject import Subject
 

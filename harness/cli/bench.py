@@ -9,6 +9,10 @@ import typer
 
 from harness.cli.options import Json
 
+COMMON = {"cpu_share", "speedup", "call_p50", "error_rms", "memory_ratio", "peak_memory_bytes"}
+COMMON |= {"tokens_per_s", "mb_per_s", "flops_per_s"}
+"""What every workload may have; the rest is counted by the workload itself."""
+
 
 def bench(
     methods: Annotated[
@@ -60,7 +64,9 @@ def bench(
     if json_:
         print_json(document)
     else:
-        print_table(("method", "workload", "speed-up", "interval", "call p50 ms", "error"), _rows(document))
+        print_table(
+            ("method", "workload", "speed-up", "interval", "call p50 ms", "error", "memory", "counts"), _rows(document)
+        )
     if done.returncode:
         raise EnvironmentFailed("some benchmarks failed; their reasons stand above")
 
@@ -72,6 +78,7 @@ def _rows(document: dict[str, Any]) -> list[list[Any]]:
         for workload, figures in entry["extra_info"].items():
             ratio = figures.get("speedup", {})
             interval = f"[{ratio['low']:.3g}, {ratio['high']:.3g}]" if ratio.get("low") else ""
-            value = {name: figures.get(name, {}).get("value") for name in ("call_p50", "error_rms")}
-            rows.append([entry["params"]["method_id"], workload, ratio.get("value"), interval, *value.values()])
+            value = {name: figures.get(name, {}).get("value") for name in ("call_p50", "error_rms", "memory_ratio")}
+            own = ", ".join(f"{name} {figures[name]['value']:.4g}" for name in sorted(set(figures) - COMMON))
+            rows.append([entry["params"]["method_id"], workload, ratio.get("value"), interval, *value.values(), own])
     return rows

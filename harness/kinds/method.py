@@ -39,7 +39,8 @@ class Workload:
     Both callables return the result as a tensor, a sequence of tensors or any comparable value, and ``max_error``
     bounds the relative RMS error between the two (None where results differ by design). ``units`` says what one call
     processes, for throughput: ``{"tokens": 4096}`` or ``{"bytes": 10_000_000}``; ``flops`` and ``bytes_moved`` are
-    ledger figures of the candidate. A callable must leave its inputs as it found them.
+    ledger figures of the candidate, ``figures`` counts further ones by metric, once. A callable must leave its inputs
+    as it found them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Workload:
     units: Mapping[str, float] = field(default_factory=dict)
     flops: float | None = None
     bytes_moved: float | None = None
+    figures: Callable[[], Mapping[str, float]] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,3 +90,37 @@ def peak_memory(device: Any = "cpu", interval_s: float = 0.01) -> Iterator[Memor
         if on_cuda:
             torch.cuda.synchronize(device)
             peak.device_peak = torch.cuda.max_memory_allocated(device)
+
+
+def tensor_bytes_peak(call: Callable[[], Any]) -> int:
+    """The most bytes that tensors made by one call held at one time, whatever the device: a count without noise.
+
+    What was there before, such as weights and inputs, is not counted, nor what an operator makes and frees inside.
+    """
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    held: dict[int, int] = {}
+    peak = 0
+
+    def freed(address: int) -> None:
+        held.pop(address, None)
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal peak
+            given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+            result = func(*args, **(kwargs or {}))
+            for made in tree_leaves(result):
+                if isinstance(made, Tensor):
+                    storage = made.untyped_storage()
+                    if id(storage) not in held and id(storage) not in given:
+                        held[id(storage)] = storage.nbytes()
+                        weakref.finalize(storage, freed, id(storage))
+            peak = max(peak, sum(held.values()))
+            return result
+
+    with Counting():  # type: ignore[no-untyped-call]
+        call()
+    return peak

@@ -12,7 +12,7 @@ import torch
 from harness.errors import CheckFailed
 from harness.kinds.kernel import result_error
 from harness.kinds.method import Measurement, Workload
-from harness.measure.memory import peak_memory
+from harness.measure.memory import peak_memory, tensor_bytes_peak
 from harness.measure.pairs import ORDER, SELF_ORDER, PairRun, Side, run_pairs, timed_sides
 from harness.stats.tails import quantile
 from harness.subjects.decode import synchronize
@@ -68,6 +68,7 @@ def measure_workload(
     held = peak.rss_peak if peak.device_peak is None else peak.device_peak
     found.append(Measurement("peak_memory_bytes", float(held), phase=workload.name, n=1, source="count"))
     other()
+    found += _counts(workload, candidate, other)
     order = SELF_ORDER if other is candidate else ORDER
     run = run_pairs(timed_sides(_side(candidate, device), _side(other, device)), range(CALLS), budget_s, order=order)
     found += _figures(workload, run, paired=other is not candidate)
@@ -75,6 +76,14 @@ def measure_workload(
         {"side": b.side, "unit": b.unit, "name": f"{workload.name}.wall_s", "value": b.wall_s} for b in run.blocks
     ]
     return found, samples, run.cpu_share
+
+
+def _counts(workload: Workload, candidate: Callable[[], Any], other: Callable[[], Any]) -> list[Measurement]:
+    """What the workload counts itself, and the memory of a call against the other side's where tensors are made."""
+    counted = dict(workload.figures()) if workload.figures else {}
+    if other is not candidate and (theirs := tensor_bytes_peak(other)):
+        counted["memory_ratio"] = tensor_bytes_peak(candidate) / theirs
+    return [Measurement(name, value, n=1, phase=workload.name, source="count") for name, value in counted.items()]
 
 
 def _figures(workload: Workload, run: PairRun, paired: bool) -> list[Measurement]:

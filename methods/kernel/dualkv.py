@@ -12,7 +12,6 @@ the merged softmax, and the prompt's keys and values receive the sum over all re
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch.autograd.function import once_differentiable
 
@@ -20,6 +19,8 @@ from harness.catalog import method
 from harness.kinds.kernel import KernelMethod, Layout, PackedGroup, merge_lse, region_backward, region_forward
 from harness.kinds.kernel.group_checks import group_checks
 from harness.kinds.kernel.group_workloads import attention_workload, policy_update_workload
+from harness.kinds.kernel.triton_support import prefers_triton
+from harness.kinds.kernel.whole_row import fused_attention, masked_attention
 
 
 def regions(group: PackedGroup) -> list[tuple[slice, slice, bool]]:
@@ -76,11 +77,7 @@ class TwoRegionAttention(torch.autograd.Function):
         return *totals, None, None
 
 
-def masked_attention(query, key, value, layout: Layout, scale: float):  # type: ignore[no-untyped-def]
-    """The same by one call over the whole row under the block mask: simple, and quadratic in the row."""
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=layout.mask_TT, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
-    )
+PATHS = {"merge": TwoRegionAttention.apply, "mask": masked_attention, "triton": fused_attention}
 
 
 @method(
@@ -111,10 +108,10 @@ def masked_attention(query, key, value, layout: Layout, scale: float):  # type: 
         },
     ],
     details={
-        "baseline": "each workload's own reference: the same group with its prompt copied for every response",
+        "baseline": "each workload's own reference: the same group, its prompt copied for every response",
         "grouping": "paper; equal prompt ids are compared, the release trusts a group's id",
-        "path": "reconstruction: merge is two attention calls and a merge, mask is one call; the release fuses both",
-        "backward": "reconstruction: each region's backward under the merged softmax, added in a fixed order",
+        "path": "reconstruction: merge is two attention calls, mask is one, triton is one kernel as in the release",
+        "backward": "reconstruction: each region's backward under the merged softmax, in a fixed order; no atomics",
         "loss": "on responses only; a loss on prompt tokens would have to be multiplied by N",
         "experts": "routing must not depend on the copy, and balance losses count fewer tokens",
     },
@@ -122,9 +119,12 @@ def masked_attention(query, key, value, layout: Layout, scale: float):  # type: 
 class DualKV(KernelMethod):
     """Attention of a group and a whole policy update, replicated against repacked."""
 
-    path: Literal["merge", "mask"] = Field("merge", description="two regions merged, or one call under a block mask")
+    path: Literal["auto", "merge", "mask", "triton"] = Field("auto", description="auto: triton on CUDA, else merge")
 
-    sizes = ({"groups": [(256, [32] * 8)], "name": "p256_r32_n8"}, {"groups": [(256, [32])], "name": "p256_r32_n1"})
+    sizes = tuple(
+        {"groups": [(p, [r] * n)], "name": f"p{p}_r{r}_n{n}", "update_only": p > 256}
+        for p, r, n in ((256, 32, 8), (256, 32, 1), (1024, 256, 16))
+    )
     check_sizes = (
         {"groups": [(7, [5, 1, 0, 3])], "name": "ragged"},
         {"groups": [(17, [9] * 3)], "name": "p17_r9_n3"},
@@ -133,13 +133,13 @@ class DualKV(KernelMethod):
 
     def attend(self, query, key, value, layout: Layout, scale: float):  # type: ignore[no-untyped-def]
         """Attention of a packed row by the chosen path."""
-        function = masked_attention if self.path == "mask" else TwoRegionAttention.apply
-        return function(query, key, value, layout, scale)
+        best = "triton" if prefers_triton(query.device, query.dtype) else "merge"
+        return PATHS[best if self.path == "auto" else self.path](query, key, value, layout, scale)
 
     def workloads_at(self, subject, size):  # type: ignore[no-untyped-def]
-        """Attention of a single group with the subject's heads, and one policy update of a small Llama."""
+        """Attention of a short single group with the subject's heads, and one policy update of a small Llama."""
         arguments = (subject, self.attend, size["groups"], size["name"], {"path": self.path})
-        if len(size["groups"]) == 1:
+        if len(size["groups"]) == 1 and not size.get("update_only"):
             yield attention_workload(*arguments)
         yield policy_update_workload(*arguments)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.errors import UsageError
-from harness.measure.memory import peak_memory
+from harness.measure.memory import peak_memory, tensor_bytes_peak
 
 MIB = 2**20
 
@@ -46,3 +46,23 @@ def test_cuda_peak() -> None:
         block = torch.empty(64 * MIB, dtype=torch.uint8, device="cuda")
         del block
     assert peak.device_added is not None and peak.device_added >= 64 * MIB
+
+
+def test_bytes_of_tensors_are_counted_while_they_live():
+    weight = torch.randn(100, 100, requires_grad=True)
+
+    def one_after_the_other():
+        for _ in range(3):
+            torch.ones(1000)
+
+    def at_one_time():
+        return [torch.ones(1000)[:3] for _ in range(5)]
+
+    def update():
+        return torch.autograd.grad((torch.ones(50, 100) @ weight).sum(), weight)
+
+    assert tensor_bytes_peak(one_after_the_other) == 4000
+    assert tensor_bytes_peak(at_one_time) == 20000
+    assert tensor_bytes_peak(lambda: weight[:5].view(-1)) == 0
+    # The ones and their gradient's operands, the gradient itself, and the two scalars.
+    assert tensor_bytes_peak(update) == 20000 + 40000 + 4 + 4

@@ -54,3 +54,13 @@ def test_the_baselines_workload_is_the_other_side_where_there_is_no_reference():
 def test_without_another_side_there_is_no_ratio():
     found, _ = figures(Workload(name="w", make=sleeper(0.001), flops=1e6))
     assert "speedup" not in found and found["flops_per_s"].value > 0
+
+
+def test_memory_and_a_workloads_own_figures_are_counted():
+    def making(count):
+        return lambda: lambda: [torch.ones(1000) for _ in range(count)]
+
+    work = Workload(name="w", make=making(2), reference=making(5), figures=lambda: {"selection_iou": 0.5})
+    found = {m.metric: m for m in measure_workload(work, None, CPU, budget_s=0.1)[0]}
+    assert found["memory_ratio"].value == 2 / 5
+    assert found["selection_iou"].value == 0.5 and found["selection_iou"].source == "count"

@@ -16,9 +16,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from harness.errors import Refused
-from harness.kinds.architecture.training import Batch, batches, descend, windows
+from harness.kinds.architecture.training import descend
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe
 from harness.subjects.subject import Subject
+from harness.toolkit.rows import Batch, batches, windows
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.kinds.architecture.training import windows
 from harness.kinds.method import Measurement
 from harness.subjects.requests import GenerateRequest, Generation
 from harness.subjects.subject import Subject
+from harness.toolkit.rows import windows
 
 ROWS = 16
 COUNTS = ("tokens_per_segment", "kv_slots_per_token")

@@ -1,57 +1,23 @@
-"""Training at a fixed budget: windows of a corpus, a schedule, and a record of what was spent."""
+"""Training at a fixed budget: a schedule, and a record of what was spent."""
 
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.subjects.tokenizer import Tokenizer
-from harness.toolkit.corpora import documents
+from harness.toolkit.rows import Batch
 from harness.toolkit.trainer import optimizer_step
-
-Batch = tuple[Tensor, Tensor]
-"""Ids ``[B, T]`` and a mask ``[B, T]``, True for real tokens; padding is on the right and may hold anything."""
 
 Loss = Callable[[Any, Tensor, Tensor], Tensor]
 WARM_UP_STEPS = 20
 LAST_RATE = 0.1
 """Part of the learning rate that is left at the end of the cosine."""
-
-
-def windows(tokenizer: Tokenizer, corpus: str, split: str, count: int, length: int, seed: int) -> Batch:
-    """Up to ``count`` rows of ``length`` tokens cut from the joined documents of one split of a corpus.
-
-    Every document begins with the tokenizer's prefix id and ends with its end-of-text id. A text shorter than one row
-    is padded.
-    """
-    stream: list[int] = []
-    for text in documents(corpus, split, seed=seed):
-        stream += [tokenizer.prefix_id, *tokenizer.encode(text), *tokenizer.eos_ids[:1]]
-        if len(stream) >= count * length:
-            break
-    real = len(stream)
-    stream += [0] * (length - real)
-    rows = min(count, len(stream) // length)
-    mask = torch.arange(rows * length) < real
-    return torch.tensor(stream[: rows * length]).view(rows, length), mask.view(rows, length)
-
-
-def batches(rows: Batch, size: int, steps: int, seed: int, device: torch.device) -> Iterator[Batch]:
-    """``steps`` batches of ``size`` rows in seeded order, epoch after epoch."""
-    rng = random.Random(f"rows:{seed}")
-    order: list[int] = []
-    for _ in range(steps):
-        while len(order) < size:
-            order = rng.sample(range(len(rows[0])), len(rows[0])) + order
-        picked = torch.tensor([order.pop() for _ in range(size)])
-        yield rows[0][picked].to(device), rows[1][picked].to(device)
 
 
 def causal_loss(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def work_of(layout: Layout) -> dict[str, float]:
     }
 
 
-def _random(seed: int, shape: Sequence[int], subject: Subject) -> Tensor:
+def random_tensor(seed: int, shape: Sequence[int], subject: Subject) -> Tensor:
     made = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
     return made.to(device=subject.device, dtype=subject.dtype)
 
@@ -61,7 +61,7 @@ class HeadShape:
     def inputs(self, subject: Subject, tokens: int) -> list[Tensor]:
         """Random ``query [1,H,T,D]``, ``key, value [1,G,T,D]`` and output gradient, the same at every call."""
         heads = (self.heads, self.groups, self.groups, self.heads)
-        return [_random(seed, (1, h, tokens, self.width), subject) for seed, h in enumerate(heads)]
+        return [random_tensor(seed, (1, h, tokens, self.width), subject) for seed, h in enumerate(heads)]
 
     def flops(self, layout: Layout) -> float:
         """Two products forward and five backward (the logits are made anew) for each query-key pair."""
@@ -159,7 +159,7 @@ def policy_update_workload(
         model = small_model(subject)
         seeds = torch.Generator().manual_seed(1)
         ids_T = torch.randint(model.config.vocab_size, (layout.num_tokens,), generator=seeds).to(subject.device)
-        advantage_S = _random(2, (len(layout.responses),), subject)
+        advantage_S = random_tensor(2, (len(layout.responses),), subject)
         batch, weights = GroupBatch(ids_T, layout), list(model.parameters())
 
         def run() -> list[Tensor]:

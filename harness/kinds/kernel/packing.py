@@ -179,6 +179,20 @@ class Layout:
         return torch.where(self.valid_SR, shifted, last_S1)
 
     @cached_property
+    def segment_S6(self) -> Tensor:
+        """Prompts and responses, each with ``(place, length)`` of itself, of the keys it reads besides itself (its
+        prompt) and of the queries that read it besides itself (its responses); length 0 where there are none."""
+        rows = []
+        for group in self.groups:
+            prompt, own = (group.start, group.prompt), (group.response_slice.start, group.num_response_tokens)
+            rows.append((*prompt, 0, 0, *own))
+            place = own[0]
+            for length in group.responses:
+                rows.append((place, length, *prompt, 0, 0))
+                place += length
+        return torch.tensor(rows, device=self.device)
+
+    @cached_property
     def mask_TT(self) -> Tensor:
         """The block mask, True where the row attends to the column: own prompt and own response, never later."""
         group_T, segment_T = self._labels

@@ -9,9 +9,10 @@ import torch
 from harness.errors import Refused, UsageError
 from harness.kinds.architecture import LlamaMethod, causal_loss
 from harness.kinds.architecture.held_out import HeldOut
-from harness.kinds.architecture.training import batches, rate_at, windows
+from harness.kinds.architecture.training import rate_at
 from harness.kinds.method import PrepareContext
 from harness.subjects.tiny import ByteIds
+from harness.toolkit.rows import batches, windows
 from methods.architecture.tiny_llama import TinyLlama
 
 

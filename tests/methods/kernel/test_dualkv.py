@@ -10,11 +10,13 @@ from harness.errors import Refused, UsageError
 from harness.kinds.kernel import Layout, pack_groups, result_error
 from harness.kinds.kernel.group_workloads import policy_loss
 from harness.kinds.kernel.packed_model import NAME, packed_logprobs, packed_model, replicated_logprobs
+from harness.measure.memory import tensor_bytes_peak
 from harness.subjects.tiny import random_llama
 from methods.kernel.dualkv import DualKV, TwoRegionAttention, masked_attention
 
 CPU = torch.device("cpu")
 PATHS = ("merge", "mask")
+"""What runs on any device; ``triton`` has tests of its own."""
 SHAPES = {
     "even": [(6, [4, 4, 4])],
     "ragged": [(7, [5, 1, 0, 11])],
@@ -103,6 +105,14 @@ def test_a_group_of_one_is_the_plain_path_bit_for_bit():
 def test_an_unknown_path_is_a_usage_error():
     with pytest.raises(UsageError, match="path"):
         parse_stack("dualkv@path=fused").build()
+
+
+def test_the_fused_path_is_refused_where_it_cannot_run(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    layout, tensors = inputs(SHAPES["even"], dtype=torch.float32)
+    with pytest.raises(Refused, match="Triton"):
+        DualKV(path="triton").attend(*tensors, layout, 0.4)
+    assert torch.equal(*(DualKV(path=p).attend(*tensors, layout, 0.4) for p in ("auto", "merge")))
 
 
 def model_of(dtype=torch.float64):
@@ -242,12 +252,14 @@ def test_workloads_say_what_they_save(tiny):
         "policy_update_p256_r32_n8",
         "attention_p256_r32_n1",
         "policy_update_p256_r32_n1",
+        "policy_update_p1024_r256_n16",
     }
+    expected = {"n8": (256, 4.5), "n1": (32, 1.0), "n16": (4096, 4.0)}
     for name, workload in found.items():
-        many = name.endswith("n8")
-        assert workload.units == {"tokens": 256 if many else 32}
-        assert workload.details["rho"] == (4.5 if many else 1.0)
-        assert workload.details["path"] == "merge"
+        tokens, rho = expected[name.rsplit("_", 1)[1]]
+        assert workload.units == {"tokens": tokens}
+        assert workload.details["rho"] == rho
+        assert workload.details["path"] == "auto"
     attention = found["attention_p256_r32_n1"]
     assert attention.flops == 14 * (288 * 289 / 2) * 4 * 8
     assert attention.bytes_moved == 288 * 8 * (6 * 4 + 6 * 2) * 4
@@ -262,6 +274,35 @@ def test_a_workload_leaves_the_random_state_and_the_subject_alone(tiny):
         workload.reference()()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, tiny.model.parameters(), strict=True))
+
+
+def counted(call):
+    """Tokens that went through the layers, and bytes that autograd saved for the backward, of one call."""
+    tokens, saved = [], {}
+    rows = [cell.cell_contents for cell in call.__closure__ if isinstance(cell.cell_contents, torch.nn.Module)]
+    hook = rows[0].model.layers[0].register_forward_pre_hook(lambda _m, args: tokens.append(args[0].shape[:2].numel()))
+
+    def keep(x):
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        call()
+    hook.remove()
+    weights = {p.untyped_storage().data_ptr() for p in rows[0].parameters()}
+    return sum(tokens), sum(n for place, n in saved.items() if place not in weights)
+
+
+@pytest.mark.parametrize("scale", [16, pytest.param(1, marks=pytest.mark.slow)])
+def test_sixteen_responses_to_a_long_prompt_take_a_quarter_of_the_tokens_and_little_of_the_memory(tiny, scale):
+    """16 responses of 256 tokens to a prompt of 1024, and the same a sixteenth as long."""
+    size = {"groups": [(1024 // scale, [256 // scale] * 16)], "name": "n16"}
+    _, workload = DualKV(path="merge").workloads_at(tiny, size)
+    ours, theirs = workload.make(), workload.reference()
+    (tokens, saved), (many, bytes_saved) = counted(ours), counted(theirs)
+    assert (tokens, many) == (5120 // scale, 20480 // scale)
+    assert saved <= 0.35 * bytes_saved
+    assert tensor_bytes_peak(ours) <= 0.6 * tensor_bytes_peak(theirs)
 
 
 def test_the_card_says_exact():
