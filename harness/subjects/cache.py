@@ -2,7 +2,8 @@
 
 One forward appends its tokens to every layer; :meth:`KVCache.commit` then keeps all of them or, after a draft tree,
 the accepted path only. A pruning method supplies an ``evict`` function; it sees each layer through a
-:class:`LayerView` and names the slots to keep, and the others are really freed; or a ``select`` function, which names
+:class:`LayerView` and names the slots to keep, and the others are really freed (while decoding it may name those to
+drop, and the newest take their places); or a ``select`` function, which names
 the slots that each query reads, and all stay.
 
 Slots carry rotated keys, so they can be moved and dropped freely; a row's next position is the number of tokens it
@@ -18,7 +19,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from harness.subjects.kv_layer import KVLayer
-from harness.subjects.views import Evict, LayerView, QueryView, Select, Selection
+from harness.subjects.views import Drop, Evict, LayerView, QueryView, Select, Selection
 
 
 class KVCache(Cache):  # type: ignore[misc]
@@ -133,9 +134,11 @@ class KVCache(Cache):  # type: ignore[misc]
             scaling,
             layer.memory,
         )
-        keep = self.evict(view)
-        if keep is not None:
-            layer.keep(*keep, room=64 if self.phase == "prefill" else 0)
+        answer = self.evict(view)
+        if isinstance(answer, Drop):
+            layer.drop(answer.index_BHT)
+        elif answer is not None:
+            layer.keep(*answer, room=64 if self.phase == "prefill" else 0)
 
     def commit(self, path: Tensor | None = None) -> None:
         """Keep all tokens since the last commit, or those at ``path`` (indices into them) only.
@@ -145,7 +148,7 @@ class KVCache(Cache):  # type: ignore[misc]
         count = self.pending if path is None else len(path)
         if path is not None and count < self.pending:
             self._compact(path)
-        if self.evict_while_decoding and self.phase == "decode":
+        if self.evict_while_decoding and self.phase == "decode" and count:
             for index, layer in enumerate(self.layers):
                 queries = layer.last_queries if path is None else layer.last_queries[:, :, path]
                 self._evict_layer(index, queries, layer.scaling)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
@@ -81,6 +82,30 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
             self.position = self.position.expand(-1, index_BHK.shape[1], -1).gather(2, index_BHK)
         self.memory = {name: value.gather(2, index_BHK) for name, value in self.memory.items()}
 
+    def drop(self, index_BHT: Tensor) -> None:
+        """Free T slots of each head; what the last T slots hold moves into their places, and the rest stays."""
+        dropped = index_BHT.expand(-1, self.keys.shape[1], -1).sort(-1).values
+        left = self.length - dropped.shape[2]
+        last = torch.arange(left, self.length, device=dropped.device)
+        # The last slots that stay come first, as many as there are gaps before them; the others swap among themselves.
+        gone = (last == dropped.unsqueeze(-1)).any(-2)
+        mover = left + gone.int().argsort(dim=-1, stable=True)
+        if self.borrowed or self.lent:
+            old_keys, old_values = self.live()
+            self._allocate(old_keys, old_values, self.keys.shape[2])
+            self.keys[:, :, : self.length] = old_keys
+            self.values[:, :, : self.length] = old_values
+        for buffer in (self.keys, self.values):
+            wide = mover.unsqueeze(-1).expand(-1, -1, -1, buffer.shape[3])
+            buffer.scatter_(2, dropped.unsqueeze(-1).expand_as(wide), buffer.gather(2, wide))
+        self.length = left
+        self.valid = None if self.valid is None else self.valid[:, :, :left]
+        moved = {name: _moved(value, dropped, mover) for name, value in self.memory.items()}
+        self.memory = {name: value[:, :, :left] for name, value in moved.items()}
+        if self.position is not None:
+            everywhere = self.position.expand(-1, dropped.shape[1], -1)
+            self.position = _moved(everywhere, dropped, mover)[:, :, :left]
+
     def select_rows(self, rows: Tensor) -> None:
         """Take these batch rows (a row may be taken more than once)."""
         self.keys, self.values = (t[rows] for t in (self.keys, self.values))
@@ -102,3 +127,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """Unbounded."""
         return -1
+
+
+def _moved(number_BHN: Tensor, to_BHT: Tensor, from_BHT: Tensor) -> Tensor:
+    return number_BHN.scatter(2, to_BHT, number_BHN.gather(2, from_BHT))

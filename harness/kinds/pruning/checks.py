@@ -25,13 +25,14 @@ from harness.kinds.invariants import (
 )
 from harness.kinds.method import Check
 from harness.kinds.pruning.base import EvictionMethod, PruningMethod
+from harness.kinds.pruning.highest import assert_highest
 from harness.kinds.pruning.select_checks import selection_checks
 from harness.kinds.pruning.selecting import SelectionMethod
 from harness.subjects.cache import KVCache
 from harness.subjects.requests import GenerateRequest, ScoreRequest
 from harness.subjects.runner import Runner, pad_left
 from harness.subjects.subject import Subject
-from harness.subjects.views import Keep, LayerView
+from harness.subjects.views import Drop, Keep, LayerView
 
 LENGTHS = (48, 21, 6)
 SMALLEST_RATIO = 1e-6
@@ -43,14 +44,14 @@ Kept = list[list[list[list[int]]]]
 
 
 def kept_positions(cache: KVCache, row: int | None = None) -> Kept:
-    """What a pruned cache holds, of all rows or of one."""
+    """What a pruned cache holds, of all rows or of one, in the order of the text."""
     kept = []
     for layer in cache.layers:
         position_BHN = layer.position.expand(-1, layer.keys.shape[1], -1)
         valid_BHN = torch.ones_like(position_BHN, dtype=torch.bool) if layer.valid is None else layer.valid
         rows = range(len(position_BHN)) if row is None else [row]
         both = [(position_BHN[b], valid_BHN[b].expand_as(position_BHN[b])) for b in rows]
-        kept.append([[p[v].tolist() for p, v in zip(*pair, strict=True)] for pair in both])
+        kept.append([[sorted(p[v].tolist()) for p, v in zip(*pair, strict=True)] for pair in both])
     return kept
 
 
@@ -217,7 +218,7 @@ class _Checks:
             seen.append((view, method.scores(view)))
             return seen[-1][1]
 
-        def judged(view: LayerView) -> Keep | None:
+        def judged(view: LayerView) -> Keep | Drop | None:
             seen.clear()
             keep = spy.evict(view)
             if seen and keep is not None:
@@ -256,26 +257,6 @@ class _Checks:
                     raise AssertionError(
                         f"{len(tokens)} tokens score {score.logprob:.5f}; decoding them gives {wanted:.5f}"
                     )
-
-
-def assert_highest(view: LayerView, score_BHN: Tensor, keep: Keep) -> None:
-    """Of each head's real slots, the kept ones have the highest scores (ties may go either way)."""
-    index_BHK, valid_BHK = keep
-    for row, scores_HN in enumerate(score_BHN.float().cpu()):
-        for head, scores_N in enumerate(scores_HN):
-            real = None if view.valid_BHN is None else view.valid_BHN[row].expand(score_BHN.shape[1:])[head].cpu()
-            ranked = sorted(scores_N.tolist() if real is None else scores_N[real].tolist(), reverse=True)
-            chosen = index_BHK[row, head].cpu()
-            if valid_BHK is not None:
-                chosen = chosen[valid_BHK[row].expand(index_BHK.shape[1:])[head].cpu()]
-            if len(set(chosen.tolist())) != len(chosen) or (real is not None and not bool(real[chosen].all())):
-                raise AssertionError(f"layer {view.layer}, row {row}, head {head}: doubled or padded slots {chosen}")
-            got = sorted(scores_N[chosen].tolist(), reverse=True)
-            best = ranked[: len(got)]
-            if got != best:
-                raise AssertionError(
-                    f"layer {view.layer}, row {row}, head {head}: scores {got} are kept, the best are {best}"
-                )
 
 
 def pruning_checks(method: PruningMethod, subject: Subject) -> Iterable[Check]:
