@@ -14,6 +14,8 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer in buffers that grow by half; ``length`` slots are live."""
 
     is_sliding = False
+    settles = False
+    """Whether what it holds changes when tokens are committed, so that texts must be read token by token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,6 +117,30 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         self.memory = {name: value[rows] for name, value in self.memory.items()}
         # What a method noted of the rows' slots is made again.
         self.scratch = {}
+
+    def keep_of_last(self, count: int, path: Tensor) -> None:
+        """Of the last ``count`` slots keep those at ``path``, in order."""
+        start = self.length - count
+        stop = start + len(path)
+        if len(path) and int(path[-1]) != len(path) - 1:
+            for buffer in (self.keys, self.values):
+                buffer[:, :, start:stop] = buffer[:, :, start + path]
+            if self.position is not None:
+                self.position[:, :, start:stop] = self.position[:, :, start + path]
+        self.length = stop
+        self.valid = None if self.valid is None else self.valid[:, :, :stop]
+        self.position = None if self.position is None else self.position[:, :, :stop]
+
+    def settle(self) -> None:
+        """Called once tokens are committed."""
+
+    def held_bytes(self) -> int:
+        """Bytes of the live slots."""
+        return sum(t.numel() * t.element_size() for t in self.live())
+
+    def allocated_bytes(self) -> int:
+        """Bytes of the buffers, spare room included."""
+        return sum(t.numel() * t.element_size() for t in (self.keys, self.values))
 
     def get_seq_length(self) -> int:
         """Live slots."""
