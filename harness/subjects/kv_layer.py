@@ -11,7 +11,10 @@ from transformers.cache_utils import CacheLayerMixin
 
 
 class KVLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer in buffers that grow by half; ``length`` slots are live."""
+    """Keys and values of one layer in buffers that grow by half; ``length`` slots are live.
+
+    What a method notes of each slot is in ``memory``, of each row in ``notes``, what can be made again in ``scratch``.
+    """
 
     is_sliding = False
     settles = False
@@ -25,6 +28,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         self.last_queries: Tensor | None = None
         self.memory: dict[str, Tensor] = {}
         self.scratch: dict[str, Any] = {}
+        self.notes: dict[str, Tensor] = {}
         self.borrowed = False
         self.lent = False
 
@@ -32,7 +36,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         """A layer that goes on from here: it reads these buffers until it writes, then it has its own."""
         twin = copy.copy(self)
         # Notes may hold buffers that both would write to, so the twin makes its own again.
-        twin.memory, twin.scratch = dict(self.memory), {}
+        twin.memory, twin.notes, twin.scratch = dict(self.memory), dict(self.notes), {}
         twin.borrowed = True
         self.lent = True
         return twin
@@ -115,6 +119,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         self.valid = None if self.valid is None else self.valid[rows]
         self.position = None if self.position is None else self.position[rows]
         self.memory = {name: value[rows] for name, value in self.memory.items()}
+        self.notes = {name: value[rows] for name, value in self.notes.items()}
         # What a method noted of the rows' slots is made again.
         self.scratch = {}
 

@@ -21,6 +21,9 @@ from harness.kinds.method import Artifact, Check, Method
 from harness.subjects.subject import KV_VIEWS, Subject
 from harness.subjects.views import Drop, Keep, LayerView
 
+PROMPT_CAUSALITY = "no token of the prompt sees a later one"
+"""The check that a method leaves out where later tokens decide which earlier ones are read on."""
+
 
 def keep_count(keep_ratio: float, length_B: Tensor) -> Tensor:
     """Slots to keep of each row's ``length_B``: ``max(1, floor(keep_ratio * n + 1e-9))``."""

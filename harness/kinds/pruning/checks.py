@@ -24,7 +24,7 @@ from harness.kinds.invariants import (
     rounding_error,
 )
 from harness.kinds.method import Check
-from harness.kinds.pruning.base import EvictionMethod, PruningMethod
+from harness.kinds.pruning.base import PROMPT_CAUSALITY, EvictionMethod, PruningMethod
 from harness.kinds.pruning.highest import assert_highest
 from harness.kinds.pruning.select_checks import selection_checks
 from harness.kinds.pruning.selecting import SelectionMethod
@@ -175,8 +175,8 @@ class _Checks:
                 seen.append(torch.stack(logits, 1).float())
         assert_close("other ids in the padding", seen[0], seen[1])
 
-    def causality(self) -> None:
-        """Logits of earlier tokens do not change with later ones, neither in the prompt nor in a decoding forward."""
+    def prompt_causality(self) -> None:
+        """Logits of the prompt's earlier tokens do not change with later ones."""
         prompt, tail = self.prompts[0], random_ids(self.subject, 5, 30)
         with self.opened() as pruned:
             ends = []
@@ -184,6 +184,11 @@ class _Checks:
                 runner = Runner(pruned.model, pruned.new_cache)
                 ends.append(runner.prefill([ids], all_logits=True)[0, :-5].float())
             assert_close("prompt with another end", ends[0], ends[1])
+
+    def causality(self) -> None:
+        """Logits of a decoding forward's earlier tokens do not change with its last."""
+        prompt, tail = self.prompts[0], random_ids(self.subject, 5, 30)
+        with self.opened() as pruned:
             ends = []
             for last in tail[:2]:
                 runner = Runner(pruned.model, pruned.new_cache)
@@ -268,7 +273,8 @@ def pruning_checks(method: PruningMethod, subject: Subject) -> Iterable[Check]:
     yield Check("budget is held and memory freed", checks.budget)
     yield Check("batch equals loop", checks.batch)
     yield Check("padding does not leak", checks.padding)
-    yield Check("no token sees a later one", checks.causality)
+    yield Check(PROMPT_CAUSALITY, checks.prompt_causality)
+    yield Check("no decoded token sees a later one", checks.causality)
     yield Check("no state between requests", checks.stateless)
     yield Check("same seed, same result", checks.seeded)
     if isinstance(method, EvictionMethod) and type(method).scores is not EvictionMethod.scores:
