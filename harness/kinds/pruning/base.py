@@ -94,6 +94,12 @@ def window_attention(view: LayerView, window: int) -> Tensor:
     return weights.mean(2)
 
 
+def by_query_head(view: LayerView) -> LayerView:
+    """The view with its keys repeated, so that every query head is a group of its own."""
+    per_group = view.queries_BHTD.shape[1] // view.keys_BHND.shape[1]
+    return replace(view, keys_BHND=view.keys_BHND.repeat_interleave(per_group, 1))
+
+
 def column_sums(view: LayerView, tile: int = 256) -> Tensor:
     """Attention that each slot gets from all new queries, averaged over each group's heads, ``[B, G, N]`` float32."""
     new = view.queries_BHTD.shape[2]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,16 +17,10 @@ from torch import Tensor
 
 from harness.errors import Refused
 from harness.kinds.method import Artifact, Check
-from harness.kinds.pruning.base import PROMPT_CAUSALITY, PruningMethod, column_sums, rank_slots
+from harness.kinds.pruning.base import PROMPT_CAUSALITY, PruningMethod, by_query_head, column_sums, rank_slots
 from harness.subjects.cache import KVCache
 from harness.subjects.subject import Subject
 from harness.subjects.views import LayerView
-
-
-def attention_received(view: LayerView) -> Tensor:
-    """Attention that each slot gets from all new queries of each query head, ``[B, H, N]`` float32."""
-    per_group = view.queries_BHTD.shape[1] // view.keys_BHND.shape[1]
-    return column_sums(replace(view, keys_BHND=view.keys_BHND.repeat_interleave(per_group, 1)))
 
 
 def best_heads(sum_BH: Tensor, alive_BH: Tensor, count: int) -> Tensor:
@@ -103,7 +97,7 @@ class Cascade:
     def observe(self, view: LayerView) -> None:
         """Add a layer's attention to the importance of the prompt's tokens; it drops no slot of the layer itself."""
         if self.prompt is not None:
-            received_BHN = attention_received(view) * self.prompt.alive_BH[..., None]
+            received_BHN = column_sums(by_query_head(view)) * self.prompt.alive_BH[..., None]
             self.prompt.tokens_B1N = self.prompt.tokens_B1N + received_BHN.sum(1, keepdim=True)
 
     def _layer_hook(self, index: int) -> Callable[..., Any]:
