@@ -2,7 +2,8 @@
 
 One forward appends its tokens to every layer; :meth:`KVCache.commit` then keeps all of them or, after a draft tree,
 the accepted path only. A pruning method supplies an ``evict`` function; it sees each layer through a
-:class:`LayerView` and names the slots to keep, and the others are really freed; or a ``select`` function, which names
+:class:`LayerView` and names the slots to keep, and the others are really freed (while decoding it may name those to
+drop, and the newest take their places); or a ``select`` function, which names
 the slots that each query reads, and all stay.
 
 Slots carry rotated keys, so they can be moved and dropped freely; a row's next position is the number of tokens it
@@ -12,18 +13,20 @@ has *seen*, not the number of slots it holds.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from harness.subjects.kv_layer import KVLayer
-from harness.subjects.views import Evict, LayerView, QueryView, Select, Selection
+from harness.subjects.views import Drop, Evict, LayerView, QueryView, Select, Selection
 
 
 class KVCache(Cache):  # type: ignore[misc]
     """All layers of one batch. ``evict`` makes it a pruned cache; ``evict_while_decoding`` calls it after each step.
 
+    ``new_layer`` makes layers that hold their slots in another way.
     ``select`` makes attention read part of the slots. ``read`` and ``scored`` are sums over layers and forwards after
     the prompt: the part of the slots' bytes that were read, and that were read to select; ``reads`` counts them.
     """
@@ -34,8 +37,9 @@ class KVCache(Cache):  # type: ignore[misc]
         evict: Evict | None = None,
         evict_while_decoding: bool = False,
         select: Select | None = None,
+        new_layer: Callable[[], KVLayer] = KVLayer,
     ) -> None:
-        super().__init__(layers=[KVLayer() for _ in range(num_layers)])
+        super().__init__(layers=[new_layer() for _ in range(num_layers)])
         self.evict = evict
         self.evict_while_decoding = evict_while_decoding
         self.select = select
@@ -44,6 +48,12 @@ class KVCache(Cache):  # type: ignore[misc]
         self.seen_B: Tensor | None = None
         self.prompt_B: Tensor | None = None
         self.pending = 0
+        self.rows = 0
+
+    @property
+    def token_by_token(self) -> bool:
+        """Whether slots change between tokens, so that several tokens in one forward are not read as if decoded."""
+        return self.evict_while_decoding or any(layer.settles for layer in self.layers)
 
     @property
     def phase(self) -> str:
@@ -59,6 +69,7 @@ class KVCache(Cache):  # type: ignore[misc]
         seen_B = self.seen_B if self.seen_B is not None else valid_BT.new_zeros(valid_BT.shape[0], dtype=torch.long)
         steps_BT = valid_BT.cumsum(1) - 1 + self.pending if depth_T is None else depth_T[None]
         self.pending += valid_BT.shape[1]
+        self.rows = valid_BT.shape[0]
         return (seen_B[:, None] + steps_BT).clamp(min=0)
 
     def append_slots(self, valid_BT: Tensor | None, position_BT: Tensor) -> None:
@@ -133,9 +144,11 @@ class KVCache(Cache):  # type: ignore[misc]
             scaling,
             layer.memory,
         )
-        keep = self.evict(view)
-        if keep is not None:
-            layer.keep(*keep, room=64 if self.phase == "prefill" else 0)
+        answer = self.evict(view)
+        if isinstance(answer, Drop):
+            layer.drop(answer.index_BHT)
+        elif answer is not None:
+            layer.keep(*answer, room=64 if self.phase == "prefill" else 0)
 
     def commit(self, path: Tensor | None = None) -> None:
         """Keep all tokens since the last commit, or those at ``path`` (indices into them) only.
@@ -144,26 +157,16 @@ class KVCache(Cache):  # type: ignore[misc]
         """
         count = self.pending if path is None else len(path)
         if path is not None and count < self.pending:
-            self._compact(path)
-        if self.evict_while_decoding and self.phase == "decode":
+            for layer in self.layers:
+                layer.keep_of_last(self.pending, path)
+        if self.evict_while_decoding and self.phase == "decode" and count:
             for index, layer in enumerate(self.layers):
                 queries = layer.last_queries if path is None else layer.last_queries[:, :, path]
                 self._evict_layer(index, queries, layer.scaling)
                 layer.last_queries = None
-        self.pending = 0
-
-    def _compact(self, path: Tensor) -> None:
         for layer in self.layers:
-            start = layer.length - self.pending
-            stop = start + len(path)
-            if len(path) and int(path[-1]) != len(path) - 1:
-                for buffer in (layer.keys, layer.values):
-                    buffer[:, :, start:stop] = buffer[:, :, start + path]
-                if layer.position is not None:
-                    layer.position[:, :, start:stop] = layer.position[:, :, start + path]
-            layer.length = stop
-            layer.valid = None if layer.valid is None else layer.valid[:, :, :stop]
-            layer.position = None if layer.position is None else layer.position[:, :, :stop]
+            layer.settle()
+        self.pending = 0
 
     def advance(self, count_B: Tensor) -> None:
         """Count these tokens as seen; the first call ends the prefill."""
@@ -186,16 +189,11 @@ class KVCache(Cache):  # type: ignore[misc]
 
     def held_bytes(self) -> int:
         """Bytes of live slots in all layers, keys and values."""
-        return sum(t.numel() * t.element_size() for layer in self.layers if layer.is_initialized for t in layer.live())
+        return sum(layer.held_bytes() for layer in self.layers if layer.is_initialized)
 
     def allocated_bytes(self) -> int:
         """Bytes of the buffers, spare room included."""
-        return sum(
-            t.numel() * t.element_size()
-            for layer in self.layers
-            if layer.is_initialized
-            for t in (layer.keys, layer.values)
-        )
+        return sum(layer.allocated_bytes() for layer in self.layers if layer.is_initialized)
 
     def kept_slots(self) -> float:
         """Mean number of live slots that are not padding, over rows, heads and layers."""

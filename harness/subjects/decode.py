@@ -83,7 +83,7 @@ def finish_counts(row: Generation, runner: Runner) -> None:
         "kv_bytes_held": cache.held_bytes() / rows,
         "kv_bytes_allocated": cache.allocated_bytes() / rows,
         "kv_kept_fraction": kept,
-        "kv_read_fraction": cache.read / cache.reads if cache.reads else kept,
+        "kv_read_fraction": kept * cache.read / cache.reads if cache.reads else kept,
         "kv_scored_fraction": cache.scored / max(1, cache.reads),
     }
     row.seconds["forward"] = runner.counts.forward_s

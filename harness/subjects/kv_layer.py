@@ -5,14 +5,20 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 
 class KVLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer in buffers that grow by half; ``length`` slots are live."""
+    """Keys and values of one layer in buffers that grow by half; ``length`` slots are live.
+
+    What a method notes of each slot is in ``memory``, of each row in ``notes``, what can be made again in ``scratch``.
+    """
 
     is_sliding = False
+    settles = False
+    """Whether what it holds changes when tokens are committed, so that texts must be read token by token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,6 +28,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         self.last_queries: Tensor | None = None
         self.memory: dict[str, Tensor] = {}
         self.scratch: dict[str, Any] = {}
+        self.notes: dict[str, Tensor] = {}
         self.borrowed = False
         self.lent = False
 
@@ -29,7 +36,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         """A layer that goes on from here: it reads these buffers until it writes, then it has its own."""
         twin = copy.copy(self)
         # Notes may hold buffers that both would write to, so the twin makes its own again.
-        twin.memory, twin.scratch = dict(self.memory), {}
+        twin.memory, twin.notes, twin.scratch = dict(self.memory), dict(self.notes), {}
         twin.borrowed = True
         self.lent = True
         return twin
@@ -81,6 +88,30 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
             self.position = self.position.expand(-1, index_BHK.shape[1], -1).gather(2, index_BHK)
         self.memory = {name: value.gather(2, index_BHK) for name, value in self.memory.items()}
 
+    def drop(self, index_BHT: Tensor) -> None:
+        """Free T slots of each head; what the last T slots hold moves into their places, and the rest stays."""
+        dropped = index_BHT.expand(-1, self.keys.shape[1], -1).sort(-1).values
+        left = self.length - dropped.shape[2]
+        last = torch.arange(left, self.length, device=dropped.device)
+        # The last slots that stay come first, as many as there are gaps before them; the others swap among themselves.
+        gone = (last == dropped.unsqueeze(-1)).any(-2)
+        mover = left + gone.int().argsort(dim=-1, stable=True)
+        if self.borrowed or self.lent:
+            old_keys, old_values = self.live()
+            self._allocate(old_keys, old_values, self.keys.shape[2])
+            self.keys[:, :, : self.length] = old_keys
+            self.values[:, :, : self.length] = old_values
+        for buffer in (self.keys, self.values):
+            wide = mover.unsqueeze(-1).expand(-1, -1, -1, buffer.shape[3])
+            buffer.scatter_(2, dropped.unsqueeze(-1).expand_as(wide), buffer.gather(2, wide))
+        self.length = left
+        self.valid = None if self.valid is None else self.valid[:, :, :left]
+        moved = {name: _moved(value, dropped, mover) for name, value in self.memory.items()}
+        self.memory = {name: value[:, :, :left] for name, value in moved.items()}
+        if self.position is not None:
+            everywhere = self.position.expand(-1, dropped.shape[1], -1)
+            self.position = _moved(everywhere, dropped, mover)[:, :, :left]
+
     def select_rows(self, rows: Tensor) -> None:
         """Take these batch rows (a row may be taken more than once)."""
         self.keys, self.values = (t[rows] for t in (self.keys, self.values))
@@ -88,8 +119,33 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
         self.valid = None if self.valid is None else self.valid[rows]
         self.position = None if self.position is None else self.position[rows]
         self.memory = {name: value[rows] for name, value in self.memory.items()}
+        self.notes = {name: value[rows] for name, value in self.notes.items()}
         # What a method noted of the rows' slots is made again.
         self.scratch = {}
+
+    def keep_of_last(self, count: int, path: Tensor) -> None:
+        """Of the last ``count`` slots keep those at ``path``, in order."""
+        start = self.length - count
+        stop = start + len(path)
+        if len(path) and int(path[-1]) != len(path) - 1:
+            for buffer in (self.keys, self.values):
+                buffer[:, :, start:stop] = buffer[:, :, start + path]
+            if self.position is not None:
+                self.position[:, :, start:stop] = self.position[:, :, start + path]
+        self.length = stop
+        self.valid = None if self.valid is None else self.valid[:, :, :stop]
+        self.position = None if self.position is None else self.position[:, :, :stop]
+
+    def settle(self) -> None:
+        """Called once tokens are committed."""
+
+    def held_bytes(self) -> int:
+        """Bytes of the live slots."""
+        return sum(t.numel() * t.element_size() for t in self.live())
+
+    def allocated_bytes(self) -> int:
+        """Bytes of the buffers, spare room included."""
+        return sum(t.numel() * t.element_size() for t in (self.keys, self.values))
 
     def get_seq_length(self) -> int:
         """Live slots."""
@@ -102,3 +158,7 @@ class KVLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """Unbounded."""
         return -1
+
+
+def _moved(number_BHN: Tensor, to_BHT: Tensor, from_BHT: Tensor) -> Tensor:
+    return number_BHN.scatter(2, to_BHT, number_BHN.gather(2, from_BHT))

@@ -114,12 +114,11 @@ class Runner:
 
     def commit(self, path: Tensor | None = None, valid_BT: Tensor | None = None) -> None:
         """Keep the tokens since the last commit, or only those on ``path`` (indices into them, in order)."""
-        batch = self.cache.layers[0].keys.shape[0]
         if valid_BT is not None:
             count_B = valid_BT.sum(1)
         else:
             count = self.cache.pending if path is None else len(path)
-            count_B = torch.full((batch,), count, device=self.device)
+            count_B = torch.full((self.cache.rows,), count, device=self.device)
         self.cache.commit(path)
         self.cache.advance(count_B)
 

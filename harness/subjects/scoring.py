@@ -94,8 +94,8 @@ class CausalScorer:
 
     @staticmethod
     def _continue(runner: Runner, ids_BT: Tensor) -> Tensor:
-        """Logits ``[B, T, V]`` of one forward, or of one a token where the cache evicts while decoding."""
-        if not runner.cache.evict_while_decoding:
+        """Logits ``[B, T, V]`` of one forward, or of one a token where the cache changes between them."""
+        if not runner.cache.token_by_token:
             return runner.forward(ids_BT)
         logits = []
         for column in ids_BT.split(1, dim=1):

@@ -14,9 +14,17 @@ Keep = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
+class Drop:
+    """Slots to drop, ``index_BHT``, all of them real: how a held budget is kept, without moving what stays."""
+
+    index_BHT: Tensor
+
+
+@dataclass(frozen=True)
 class LayerView:
     """What a method that evicts sees of one layer after a forward.
 
+    The last T slots are those of the T queries; the others lie in order until slots are dropped while decoding.
     Shapes: ``queries_BHTD`` (query heads), ``keys_BHND`` and ``values_BHND`` (key/value heads), ``valid_BHN``
     (broadcast over heads; None where no slot is padding), ``position_BHN`` (position in the text), ``seen_B`` (tokens
     seen so far), ``prompt_B`` (length of the prompt). ``phase`` is ``prefill`` or ``decode``. ``memory`` holds what the
@@ -54,7 +62,7 @@ class LayerView:
         self.memory[name] = value_BHN
 
 
-Evict = Callable[[LayerView], Keep | None]
+Evict = Callable[[LayerView], Keep | Drop | None]
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,13 @@ from torch import Tensor
 
 from harness.catalog import method
 from harness.kinds.pruning import LayerView, QueryView, group_queries, keep_where, logits
-from harness.kinds.pruning.calibration import Calibrated
+from harness.kinds.pruning.calibration import Calibrated, largest_part
 
 
 def remote_mass(view: QueryView, num_sinks: int, window: int) -> Tensor:
     """Attention of the view's only query to the middle of the text, by key/value head, ``[G]``."""
     weights_GRN = (logits(group_queries(view), view.keys_BGND) * view.scaling).softmax(-1)[0, :, :, 0]
     return weights_GRN[..., num_sinks : max(num_sinks, view.num_slots - window)].sum(-1).amax(-1)
-
-
-def retrieval_heads(mass_LG: Tensor, part: float) -> Tensor:
-    """``[L, G]``, True for the ``part`` of all heads with the largest mass; ties go to the earlier head."""
-    count = round(part * mass_LG.numel())
-    best = mass_LG.flatten().argsort(descending=True, stable=True)[:count]
-    return torch.zeros(mass_LG.numel(), dtype=torch.bool).index_fill(0, best, True).view_as(mass_LG)
 
 
 @method(
@@ -80,7 +73,7 @@ class KvDuo(Calibrated):
         )
         if self.heads == "calibrated":
             mass_LG = artifact["mass_LG"]
-        whole_LG = retrieval_heads(mass_LG, self.retrieval)
+        whole_LG = largest_part(mass_LG, self.retrieval)
         return {"evict": lambda view: self.evict(view, whole_LG[view.layer])}
 
     def evict(self, view: LayerView, whole_G: Tensor):  # type: ignore[no-untyped-def]

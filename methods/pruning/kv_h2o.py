@@ -49,6 +49,5 @@ class KvH2o(EvictionMethod):
         view.remember("attention", sums_BHN)
         if self.normalise:
             sums_BHN = sums_BHN / (view.seen_B[:, None, None] - view.position_BHN).clamp(min=1)
-        place = torch.arange(view.num_slots, device=sums_BHN.device)
         recent_B = (self.budget(view.prompt_B) * self.recent).long()
-        return sums_BHN.masked_fill(place >= view.num_slots - recent_B[:, None, None], torch.inf)
+        return sums_BHN.masked_fill(view.position_BHN >= (view.seen_B - recent_B)[:, None, None], torch.inf)

@@ -45,7 +45,7 @@ def choice_row(rng: random.Random, context: str, answer: str, others: Sequence[s
     return {"context": context, "choices": choices, "answer": choices.index(answer), **more}
 
 
-def _dataset(task: str, n: int, seed: int, make: Callable[[random.Random, int], Row]) -> dict[str, Any]:
+def dataset(task: str, n: int, seed: int, make: Callable[[random.Random, int], Row]) -> dict[str, Any]:
     from datasets import Dataset
 
     rows = [{"id": f"{task}-{seed}-{i}", **make(item_rng(task, seed, i), i)} for i in range(n)]
@@ -62,7 +62,7 @@ def induct(n: int, seed: int, words: int, **_: Any) -> dict[str, Any]:
         context = f"{' '.join(listed)}\n{' '.join(listed[:at])}"
         return choice_row(rng, context, f" {listed[at]}", others, depth=at / words)
 
-    return _dataset(f"induct{words}", n, seed, make)
+    return dataset(f"induct{words}", n, seed, make)
 
 
 def kvc(n: int, seed: int, pairs: int, shots: int = 2, hidden: bool = False, **_: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def kvc(n: int, seed: int, pairs: int, shots: int = 2, hidden: bool = False, **_
         others = [f"{question} {c}" for c in sorted(set(values) - {values[at]})]
         return choice_row(rng, context, f"{question} {values[at]}", others, depth=at / pairs)
 
-    return _dataset(f"kvc{pairs}", n, seed, make)
+    return dataset(f"kvc{pairs}", n, seed, make)
 
 
 def category(n: int, seed: int, shots: int = 2, **_: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def category(n: int, seed: int, shots: int = 2, **_: Any) -> dict[str, Any]:
         context = "\n".join([*(f"{w} -> {c}" for w, c in shown), f"{word} ->"])
         return choice_row(rng, context, f" {wanted}", [f" {c}" for c in names if c != wanted])
 
-    return _dataset(f"category{shots}", n, seed, make)
+    return dataset(f"category{shots}", n, seed, make)
 
 
 def agree(n: int, seed: int, attractors: int, **_: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def agree(n: int, seed: int, attractors: int, **_: Any) -> dict[str, Any]:
         context = f"The {head}{'s' * plural}" + "".join(f" near the {w}{'s' * (1 - plural)}" for w in between)
         return {"context": context, "choices": [" is", " are"], "answer": plural, "pair": pair}
 
-    return _dataset(task, n, seed, make)
+    return dataset(task, n, seed, make)
 
 
 def add(n: int, seed: int, below: int, shots: int = 3, **_: Any) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def add(n: int, seed: int, below: int, shots: int = 3, **_: Any) -> dict[str, An
         context = "\n".join([*(f"{x} + {y} = {x + y}" for x, y in shown), f"{a} + {b} ="])
         return choice_row(rng, context, f" {a + b}", [f" {w}" for w in rng.sample(wrong, 3)])
 
-    return _dataset(f"add{below}", n, seed, make)
+    return dataset(f"add{below}", n, seed, make)
 
 
 def count(n: int, seed: int, most: int = 4, **_: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def count(n: int, seed: int, most: int = 4, **_: Any) -> dict[str, Any]:
         context = f"{' '.join(line)}\nThe number of times the word {asked} appears above is"
         return choice_row(rng, context, f" {times}", [f" {k}" for k in range(1, most + 1) if k != times])
 
-    return _dataset("count", n, seed, make)
+    return dataset("count", n, seed, make)
 
 
 def passkey(n: int, seed: int, sentences: int, hidden: bool = False, **_: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def passkey(n: int, seed: int, sentences: int, hidden: bool = False, **_: Any) -
         context, lead = (story, question) if hidden else (story + question, "")
         return choice_row(rng, context, f"{lead} {keys[0]}", [f"{lead} {k}" for k in keys[1:]], depth=at / sentences)
 
-    return _dataset("passkey", n, seed, make)
+    return dataset("passkey", n, seed, make)
 
 
 def copy_gen(n: int, seed: int, words: int, copies: int = 2, **_: Any) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def copy_gen(n: int, seed: int, words: int, copies: int = 2, **_: Any) -> dict[s
         context = "\n".join([*[" ".join(listed)] * copies, listed[0]])
         return {"context": context, "target": " ".join(listed[1:])}
 
-    return _dataset(f"copy{words}", n, seed, make)
+    return dataset(f"copy{words}", n, seed, make)
 
 
 def nll_text(n: int, seed: int, **_: Any) -> dict[str, Any]:
@@ -195,4 +195,4 @@ def nll_text(n: int, seed: int, **_: Any) -> dict[str, Any]:
         half = math.ceil(len(words) / 2)
         return {"context": " ".join(words[:half]), "target": " " + " ".join(words[half:])}
 
-    return _dataset("nll_text", len(order), seed, make)
+    return dataset("nll_text", len(order), seed, make)

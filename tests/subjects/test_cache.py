@@ -10,6 +10,7 @@ from harness.kinds.speculative.base import DraftTree, ancestors
 from harness.subjects.cache import KVCache
 from harness.subjects.kv_layer import KVLayer
 from harness.subjects.runner import Runner, pad_left
+from harness.subjects.views import Drop
 
 PROMPT = [(13 * i) % 250 for i in range(30)]
 TREE = DraftTree((5, 6, 7, 8, 9, 10), (-1, 0, 0, 2, 1, 3))
@@ -75,6 +76,25 @@ def test_kept_slots_move_and_the_rest_is_freed():
     assert layer.keys.shape[2] <= 3 + 64
 
 
+@pytest.mark.parametrize("dropped", [[[3], [0]], [[9], [8]], [[0, 9, 4], [7, 8, 9]], [[8, 2, 9], [6, 5, 1]]])
+def test_the_last_slots_fill_the_gaps_of_dropped_ones_and_nothing_else_moves(dropped):
+    layer = KVLayer()
+    layer.update(*(torch.randn(1, 2, 10, 4) for _ in range(2)))
+    layer.position, layer.memory = torch.arange(10)[None, None], {"sum": torch.arange(20.0).view(1, 2, 10)}
+    keys, values = (states.clone() for states in layer.live())
+    buffer = layer.keys.data_ptr()
+    layer.drop(torch.tensor([dropped]))
+    left = 10 - len(dropped[0])
+    assert layer.length == left and layer.keys.data_ptr() == buffer
+    for head in range(2):
+        held = layer.position[0, head].tolist()
+        assert sorted(held) == sorted(set(range(10)) - set(dropped[head]))
+        assert all(held[slot] == slot for slot in range(left) if slot not in dropped[head])
+        assert torch.equal(layer.live()[0][0, head], keys[0, head, held])
+        assert torch.equal(layer.live()[1][0, head], values[0, head, held])
+        assert (layer.memory["sum"][0, head] - 10 * head).tolist() == held
+
+
 @pytest.mark.parametrize("node", range(len(TREE.tokens)))
 def test_committing_a_path_equals_a_fresh_forward_of_its_text(tiny, node):
     runner = start(tiny)
@@ -119,14 +139,23 @@ def test_interleaved_forks_do_not_see_each_other(tiny):
         close(feed(fork, 1)[0], fresh(tiny, [*PROMPT, *text, 1]))
 
 
-def test_a_fork_survives_eviction_in_its_origin(tiny):
+def last_four(view):
+    """Keeps the latest four slots of one row, which have stayed in order."""
+    kept = torch.arange(view.num_slots - 4, view.num_slots)
+    return kept.expand(1, view.keys_BHND.shape[1], -1), None
+
+
+def but_the_third(view):
+    """Keeps four slots of the prompt, then drops a slot for each that came, which mixes their order."""
+    if view.phase == "prefill":
+        return last_four(view)
+    return Drop(torch.full((1, view.keys_BHND.shape[1], 1), 2))
+
+
+@pytest.mark.parametrize("evict", [last_four, but_the_third])
+def test_a_fork_survives_eviction_in_its_origin(tiny, evict):
     """A cache that evicts while decoding rewrites its slots; a fork still holds the old ones."""
-
-    def last_four(view):
-        kept = torch.arange(view.num_slots - 4, view.num_slots)
-        return kept.expand(1, view.keys_BHND.shape[1], -1), None
-
-    settings = {"evict": last_four, "evict_while_decoding": True}
+    settings = {"evict": evict, "evict_while_decoding": True}
     runner, alone = start(tiny, **settings), start(tiny, **settings)
     fork = runner.fork()
     feed(runner, 1, 2, 3, 4, 5)
@@ -135,6 +164,28 @@ def test_a_fork_survives_eviction_in_its_origin(tiny):
     feed(alone, 1, 2, 3, 4, 5)
     feed(fork, 50, 60, 70)
     assert torch.equal(feed(runner, 6), feed(alone, 6))
+
+
+def test_dropping_and_keeping_the_same_slots_give_the_same_logits(tiny):
+    """The oldest slot of each head goes, by its position; once in place, once by gathering those that stay."""
+
+    def oldest_dropped(view):
+        if view.phase == "prefill":
+            return last_four(view)
+        return Drop(view.position_BHN.argsort(-1)[..., : view.queries_BHTD.shape[2]])
+
+    settings = {"evict_while_decoding": True}
+    lazy, gathering = start(tiny, evict=oldest_dropped, **settings), start(tiny, evict=last_four, **settings)
+    for token in range(12):
+        close(feed(lazy, token), feed(gathering, token))
+    tree = {"block_TM": ancestors(TREE.parents, tiny.device), "depth_M": torch.tensor(TREE.depth)}
+    for path in ([], [0, 2], [0, 1, 4]):
+        for runner in (lazy, gathering):
+            runner.forward(torch.tensor([TREE.tokens]), **tree)
+            runner.commit(torch.tensor(path, dtype=torch.long))
+        close(feed(lazy, 5), feed(gathering, 5))
+    held = [runner.cache.layers[1].position.sort(-1).values.tolist() for runner in (lazy, gathering)]
+    assert held[0] == held[1] and lazy.cache.allocated_bytes() == gathering.cache.allocated_bytes()
 
 
 def test_rows_can_be_dropped_repeated_and_reordered(tiny):

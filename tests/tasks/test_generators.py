@@ -1,6 +1,7 @@
 """The generated tasks: the same everywhere, right, balanced, and without the answer among the examples."""
 
 import collections
+import importlib
 import inspect
 import os
 import random
@@ -14,13 +15,14 @@ from tasks import our_configs
 from tasks.generated import generators
 from tasks.words import ATTRACTORS, CLASSES, COMMON, FILLERS, HEADS
 
-GENERATED = {k: c for k, c in our_configs().items() if c.get("tag") == "zoo_generated"}
+GENERATED = {k: c for k, c in our_configs().items() if c.get("tag") in ("zoo_generated", "zoo_ruler")}
 CHOICE = sorted(k for k, c in GENERATED.items() if c["output_type"] == "multiple_choice")
 
 
 def rows(task, **changes):
     config = GENERATED[task]
-    make = getattr(generators, config["custom_dataset"].rpartition(".")[2])
+    module, _, name = config["custom_dataset"].removeprefix("function ").rpartition(".")
+    make = getattr(importlib.import_module(module), name)
     return make(**(config["metadata"] | changes))["test"].to_list()
 
 

@@ -14,17 +14,20 @@ EXPECTED = {
     *("zoo_induct8", "zoo_induct24", "zoo_kvc8", "zoo_kvc16", "zoo_kvc_long", "zoo_kvc_long128", "zoo_category"),
     *("zoo_agree1", "zoo_agree3", "zoo_add50", "zoo_copy_gen", "zoo_nll_text", "zoo_count"),
     *("zoo_kvc16_blind", "zoo_passkey", "zoo_passkey_blind"),
+    *("zoo_ruler_needle", "zoo_ruler_needle_blind", "zoo_ruler_multikey", "zoo_ruler_multikey_blind"),
+    *("zoo_ruler_common", "zoo_ruler_common_blind", "zoo_ruler_multikey2k", "zoo_ruler_multikey2k_blind"),
+    *("zoo_ruler_common2k", "zoo_ruler_common2k_blind", "zoo_ruler_tracking", "zoo_ruler_tracking_blind"),
     *("zoo_hellaswag100", "zoo_truthfulqa100", "zoo_gsm8k50", "zoo_humaneval_bpb"),
 }
-TAGS = ("zoo_generated", "zoo_packaged")
+TAGS = ("zoo_generated", "zoo_packaged", "zoo_ruler")
 
 
-def evaluate(tiny, names):
+def evaluate(tiny, names, **knobs):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=str(include_path()), include_defaults=False)
+    manager = TaskManager(include_path=str(include_path()), include_defaults=False, metadata=knobs or None)
     return simple_evaluate(
         model=ZooLM(subject=tiny, batch_size=16), tasks=names, limit=2, task_manager=manager, bootstrap_iters=10
     )
@@ -63,6 +66,11 @@ def test_every_metric_says_how_it_is_aggregated_and_which_way_is_better():
 def test_all_generated_tasks_run(tiny):
     names = sorted(k for k in EXPECTED if our_configs()[k]["tag"] == "zoo_generated")
     check(evaluate(tiny, names), names)
+
+
+def test_all_tasks_in_the_form_of_ruler_run(tiny):
+    names = sorted(k for k in EXPECTED if our_configs()[k]["tag"] == "zoo_ruler")
+    check(evaluate(tiny, names, sentences=5, words=100, keys=3), names)
 
 
 def test_all_packaged_tasks_run(tiny):

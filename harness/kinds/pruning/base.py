@@ -19,7 +19,10 @@ from torch import Tensor
 
 from harness.kinds.method import Artifact, Check, Method
 from harness.subjects.subject import KV_VIEWS, Subject
-from harness.subjects.views import Keep, LayerView
+from harness.subjects.views import Drop, Keep, LayerView
+
+PROMPT_CAUSALITY = "no token of the prompt sees a later one"
+"""The check that a method leaves out where later tokens decide which earlier ones are read on."""
 
 
 def keep_count(keep_ratio: float, length_B: Tensor) -> Tensor:
@@ -46,6 +49,18 @@ def rank_slots(score_BHN: Tensor, valid_BHN: Tensor | None, keep_B: Tensor) -> K
     ascending = chosen.masked_fill(~used, -1).sort(-1).values
     valid = None if bool(used.all()) else (ascending >= 0)[:, :1]
     return ascending.clamp(min=0), valid
+
+
+def lowest_slots(score_BHN: Tensor, valid_BHN: Tensor | None, count: int) -> Drop:
+    """The ``count`` real slots of each head with the lowest scores, one after another; ties go to the later slot."""
+    finite = score_BHN.float().clamp(max=torch.finfo(torch.float32).max).flip(-1)
+    if valid_BHN is not None:
+        finite = finite.masked_fill(~valid_BHN.flip(-1), torch.inf)
+    lowest = []
+    for _ in range(count):
+        lowest.append(finite.argmin(-1, keepdim=True))
+        finite = finite.scatter(-1, lowest[-1], torch.inf)
+    return Drop(score_BHN.shape[-1] - 1 - torch.cat(lowest, -1))
 
 
 def keep_where(stays_BHN: Tensor) -> Keep | None:
@@ -77,6 +92,12 @@ def window_attention(view: LayerView, window: int) -> Tensor:
     if view.valid_BHN is not None:
         weights = weights * real_rows
     return weights.mean(2)
+
+
+def by_query_head(view: LayerView) -> LayerView:
+    """The view with its keys repeated, so that every query head is a group of its own."""
+    per_group = view.queries_BHTD.shape[1] // view.keys_BHND.shape[1]
+    return replace(view, keys_BHND=view.keys_BHND.repeat_interleave(per_group, 1))
 
 
 def column_sums(view: LayerView, tile: int = 256) -> Tensor:
@@ -155,10 +176,12 @@ class EvictionMethod(Budgeted):
         """Importance of each slot, ``[B, H, N]`` over key/value heads; ``inf`` is always kept. Padding is masked."""
         raise NotImplementedError(f"{self.card.id} overrides neither scores nor evict")
 
-    def evict(self, view: LayerView) -> Keep | None:
-        """The slots to keep, or None for all."""
+    def evict(self, view: LayerView) -> Keep | Drop | None:
+        """The slots to keep after the prompt, None for all; later one to drop for each that came."""
         if self.unlimited:
             return None
+        if view.phase == "decode":
+            return lowest_slots(self.scores(view), view.valid_BHN, view.queries_BHTD.shape[2])
         return rank_slots(self.scores(view), view.valid_BHN, self.budget(view.prompt_B))
 
     def cache_options(self, subject: Subject, artifact: Artifact) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from torch import Tensor
 from harness.errors import UsageError
 from harness.kinds.pruning.base import PruningMethod
 from harness.subjects.requests import GenerateRequest
+from harness.subjects.runner import Runner
 from harness.subjects.subject import Subject
-from harness.subjects.views import QueryView
+from harness.subjects.views import LayerView, QueryView
 from harness.toolkit.corpora import documents
 
 
@@ -42,6 +43,25 @@ def watch_decoding(
     with torch.inference_mode():
         for prompt in prompts:
             watched.generate(GenerateRequest(prompts=[prompt], max_new_tokens=new_tokens + 1, ignore_eos=True))
+
+
+def watch_prompts(subject: Subject, prompts: list[list[int]], look: Callable[[LayerView], None]) -> None:
+    """Read prompts one by one, with the whole cache, and show ``look`` each layer of each."""
+
+    def evict(view: LayerView) -> None:
+        look(view)
+
+    # What is seen may be trained on, which tensors of the inference mode forbid.
+    with torch.no_grad():
+        for prompt in prompts:
+            Runner(subject.model, functools.partial(cast(Any, subject.new_cache), evict=evict)).prefill([prompt])
+
+
+def largest_part(mass_LH: Tensor, part: float) -> Tensor:
+    """``[L, H]``, True for the ``part`` of all heads with the largest mass; ties go to the earlier head."""
+    count = round(part * mass_LH.numel())
+    best = mass_LH.flatten().argsort(descending=True, stable=True)[:count]
+    return torch.zeros(mass_LH.numel(), dtype=torch.bool).index_fill(0, best, True).view_as(mass_LH)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

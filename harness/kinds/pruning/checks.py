@@ -24,14 +24,15 @@ from harness.kinds.invariants import (
     rounding_error,
 )
 from harness.kinds.method import Check
-from harness.kinds.pruning.base import EvictionMethod, PruningMethod
+from harness.kinds.pruning.base import PROMPT_CAUSALITY, EvictionMethod, PruningMethod
+from harness.kinds.pruning.highest import assert_highest
 from harness.kinds.pruning.select_checks import selection_checks
 from harness.kinds.pruning.selecting import SelectionMethod
 from harness.subjects.cache import KVCache
 from harness.subjects.requests import GenerateRequest, ScoreRequest
 from harness.subjects.runner import Runner, pad_left
 from harness.subjects.subject import Subject
-from harness.subjects.views import Keep, LayerView
+from harness.subjects.views import Drop, Keep, LayerView
 
 LENGTHS = (48, 21, 6)
 SMALLEST_RATIO = 1e-6
@@ -43,14 +44,14 @@ Kept = list[list[list[list[int]]]]
 
 
 def kept_positions(cache: KVCache, row: int | None = None) -> Kept:
-    """What a pruned cache holds, of all rows or of one."""
+    """What a pruned cache holds, of all rows or of one, in the order of the text."""
     kept = []
     for layer in cache.layers:
         position_BHN = layer.position.expand(-1, layer.keys.shape[1], -1)
         valid_BHN = torch.ones_like(position_BHN, dtype=torch.bool) if layer.valid is None else layer.valid
         rows = range(len(position_BHN)) if row is None else [row]
         both = [(position_BHN[b], valid_BHN[b].expand_as(position_BHN[b])) for b in rows]
-        kept.append([[p[v].tolist() for p, v in zip(*pair, strict=True)] for pair in both])
+        kept.append([[sorted(p[v].tolist()) for p, v in zip(*pair, strict=True)] for pair in both])
     return kept
 
 
@@ -174,8 +175,8 @@ class _Checks:
                 seen.append(torch.stack(logits, 1).float())
         assert_close("other ids in the padding", seen[0], seen[1])
 
-    def causality(self) -> None:
-        """Logits of earlier tokens do not change with later ones, neither in the prompt nor in a decoding forward."""
+    def prompt_causality(self) -> None:
+        """Logits of the prompt's earlier tokens do not change with later ones."""
         prompt, tail = self.prompts[0], random_ids(self.subject, 5, 30)
         with self.opened() as pruned:
             ends = []
@@ -183,6 +184,11 @@ class _Checks:
                 runner = Runner(pruned.model, pruned.new_cache)
                 ends.append(runner.prefill([ids], all_logits=True)[0, :-5].float())
             assert_close("prompt with another end", ends[0], ends[1])
+
+    def causality(self) -> None:
+        """Logits of a decoding forward's earlier tokens do not change with its last."""
+        prompt, tail = self.prompts[0], random_ids(self.subject, 5, 30)
+        with self.opened() as pruned:
             ends = []
             for last in tail[:2]:
                 runner = Runner(pruned.model, pruned.new_cache)
@@ -217,7 +223,7 @@ class _Checks:
             seen.append((view, method.scores(view)))
             return seen[-1][1]
 
-        def judged(view: LayerView) -> Keep | None:
+        def judged(view: LayerView) -> Keep | Drop | None:
             seen.clear()
             keep = spy.evict(view)
             if seen and keep is not None:
@@ -258,26 +264,6 @@ class _Checks:
                     )
 
 
-def assert_highest(view: LayerView, score_BHN: Tensor, keep: Keep) -> None:
-    """Of each head's real slots, the kept ones have the highest scores (ties may go either way)."""
-    index_BHK, valid_BHK = keep
-    for row, scores_HN in enumerate(score_BHN.float().cpu()):
-        for head, scores_N in enumerate(scores_HN):
-            real = None if view.valid_BHN is None else view.valid_BHN[row].expand(score_BHN.shape[1:])[head].cpu()
-            ranked = sorted(scores_N.tolist() if real is None else scores_N[real].tolist(), reverse=True)
-            chosen = index_BHK[row, head].cpu()
-            if valid_BHK is not None:
-                chosen = chosen[valid_BHK[row].expand(index_BHK.shape[1:])[head].cpu()]
-            if len(set(chosen.tolist())) != len(chosen) or (real is not None and not bool(real[chosen].all())):
-                raise AssertionError(f"layer {view.layer}, row {row}, head {head}: doubled or padded slots {chosen}")
-            got = sorted(scores_N[chosen].tolist(), reverse=True)
-            best = ranked[: len(got)]
-            if got != best:
-                raise AssertionError(
-                    f"layer {view.layer}, row {row}, head {head}: scores {got} are kept, the best are {best}"
-                )
-
-
 def pruning_checks(method: PruningMethod, subject: Subject) -> Iterable[Check]:
     """All checks of a method; those that ask for what it does not have (an identity, scores) are left out."""
     method = method.check_twin()
@@ -287,7 +273,8 @@ def pruning_checks(method: PruningMethod, subject: Subject) -> Iterable[Check]:
     yield Check("budget is held and memory freed", checks.budget)
     yield Check("batch equals loop", checks.batch)
     yield Check("padding does not leak", checks.padding)
-    yield Check("no token sees a later one", checks.causality)
+    yield Check(PROMPT_CAUSALITY, checks.prompt_causality)
+    yield Check("no decoded token sees a later one", checks.causality)
     yield Check("no state between requests", checks.stateless)
     yield Check("same seed, same result", checks.seeded)
     if isinstance(method, EvictionMethod) and type(method).scores is not EvictionMethod.scores:

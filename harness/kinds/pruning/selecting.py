@@ -5,7 +5,7 @@ Memory is not saved; bytes read are. The prompt is read densely, and so are scor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -161,19 +161,33 @@ class SingleQueryMethod(SelectionMethod):
 
     def choose(self, view: QueryView, keep_BT: Tensor, artifact: Artifact) -> Selection:
         """Each query's choice."""
-        new, slots = view.queries_BHTD.shape[2], view.num_slots
-        if new == 1:
-            return self.choose_one(view, int(keep_BT), artifact)
-        steps = []
-        for query in range(new):
-            alone = replace(
-                view,
-                queries_BHTD=view.queries_BHTD[:, :, query : query + 1],
-                keys_BGND=view.keys_BGND[:, :, : slots - new + query + 1],
-                allowed=None,
-            )
-            steps.append(self.choose_one(alone, int(keep_BT[0, query]), artifact))
-        return joined(steps, [0] * new, dim=2)
+        keeps: list[int] = keep_BT[0].tolist()
+        views = single_queries(view)
+        steps = [self.choose_one(alone, keep, artifact) for alone, keep in zip(views, keeps, strict=True)]
+        return joined(steps, [0] * len(steps), dim=2)
+
+
+def single_queries(view: QueryView) -> list[QueryView]:
+    """A view for each query of a row without padding, as if it were decoded alone."""
+    new, slots = view.queries_BHTD.shape[2], view.num_slots
+    return [
+        replace(
+            view,
+            queries_BHTD=view.queries_BHTD[:, :, query : query + 1],
+            keys_BGND=view.keys_BGND[:, :, : slots - new + query + 1],
+            allowed=None,
+        )
+        for query in range(new)
+    ]
+
+
+def one_by_one(view: QueryView, choose_one: Callable[[QueryView], Selection]) -> Selection:
+    """Each query's own choice, of each row without its padding."""
+    starts, rows = first_slots(view), []
+    for row, start in enumerate(starts):
+        steps = [choose_one(alone) for alone in single_queries(row_view(view, row, start))]
+        rows.append(joined(steps, [0] * len(steps), dim=2))
+    return joined(rows, starts)
 
 
 def first_slots(view: QueryView) -> list[int]:
@@ -202,6 +216,8 @@ def row_view(view: QueryView, row: int, start: int) -> QueryView:
 
 def joined(chosen: Sequence[Selection], starts: Sequence[int], dim: int = 0) -> Selection:
     """Selections of single rows (or queries, ``dim`` 2) as one, moved to their ``starts`` and padded to the widest."""
+    if len(chosen) == 1 and starts[0] == 0:
+        return chosen[0]
     width = max(one.index_BSTK.shape[-1] for one in chosen)
     index, valid = [], []
     for one, start in zip(chosen, starts, strict=True):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.kinds.pruning.base import keep_count, rank_slots, window_attention
+from harness.kinds.pruning.base import keep_count, lowest_slots, rank_slots, window_attention
 from harness.subjects.views import LayerView
 
 
@@ -61,6 +61,23 @@ def test_ranking_equals_a_plain_sort(data, heads, slots, rows):
             best = sorted(real, key=lambda j: (-scores[row, head, j].item(), j))[: budgets[row]]
             mine = index[row, head] if used is None else index[row, head][used[row, 0]]
             assert mine.tolist() == sorted(best)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), heads=st.integers(1, 3), slots=st.integers(2, 12), rows=st.integers(1, 3))
+def test_the_lowest_slots_are_those_that_ranking_leaves_out(data, heads, slots, rows):
+    numbers = st.sampled_from([-1.0, 0.0, 0.5, 2.0, math.inf])
+    scores = torch.tensor([[[data.draw(numbers) for _ in range(slots)] for _ in range(heads)] for _ in range(rows)])
+    lengths = [data.draw(st.integers(2, slots)) for _ in range(rows)]
+    count = data.draw(st.integers(1, min(lengths) - 1))
+    valid = torch.arange(slots)[None] >= slots - torch.tensor(lengths)[:, None]
+    index, used = rank_slots(scores, valid[:, None], torch.tensor(lengths) - count)
+    dropped = lowest_slots(scores, valid[:, None], count).index_BHT
+    for row in range(rows):
+        for head in range(heads):
+            kept = index[row, head] if used is None else index[row, head][used[row, 0]]
+            both = [*kept.tolist(), *dropped[row, head].tolist()]
+            assert sorted(both) == list(range(slots - lengths[row], slots))
 
 
 @pytest.mark.parametrize("window", [1, 3, 20])

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.kinds.pruning.calibration import largest_part
 from harness.kinds.pruning.checks import kept_positions
 from harness.subjects.runner import Runner
 from harness.subjects.views import QueryView
-from methods.pruning.kv_duo import KvDuo, remote_mass, retrieval_heads
+from methods.pruning.kv_duo import KvDuo, remote_mass
 from methods.pruning.kv_streaming import KvStreaming
 
 
@@ -30,8 +31,8 @@ def test_mass_is_the_attention_to_the_middle_of_the_most_far_sighted_head():
 
 def test_the_heads_of_the_largest_mass_in_the_whole_model_retrieve():
     mass = torch.tensor([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
-    assert retrieval_heads(mass, 0.5).tolist() == [[True, False], [True, False], [False, True]]
-    assert not retrieval_heads(mass, 0.0).any() and retrieval_heads(mass, 1.0).all()
+    assert largest_part(mass, 0.5).tolist() == [[True, False], [True, False], [False, True]]
+    assert not largest_part(mass, 0.0).any() and largest_part(mass, 1.0).all()
 
 
 def test_retrieval_heads_keep_everything_and_the_others_their_ends(tiny):
