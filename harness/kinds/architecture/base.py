@@ -110,10 +110,11 @@ class ArchitectureMethod(Method):
         ]
 
     def probes(self) -> Iterable[Probe]:
-        """``held_out``: the trained model on the corpus's test split."""
+        """The trained model on the corpus's test split: ``held_out`` token by token, ``next_word`` word by word."""
         from harness.kinds.architecture.held_out import HeldOut
+        from harness.kinds.architecture.next_word import NextWord
 
-        return (HeldOut(self.corpus, self.length),)
+        return HeldOut(self.corpus, self.length), NextWord(self.corpus, self.steps * self.batch * self.length)
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""
