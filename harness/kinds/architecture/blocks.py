@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig
@@ -10,7 +12,11 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from harness.errors import Refused
 
 ROTARY_BASE = 10_000.0
-INITIAL_STD = 0.02
+
+
+def initial_std(width: int) -> float:
+    """Deviation of initial weights: 0.02 for the usual width of 1024, and the same size of outputs for any other."""
+    return 0.02 * math.sqrt(1024 / width)
 
 
 def causal_mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
@@ -21,11 +27,11 @@ def causal_mask(queries: int, keys: int, window: int | None, device: torch.devic
     return (seen_TS if window is None else seen_TS & (back_TS < window))[None, None]
 
 
-def turns(first: int, count: int, head_width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[1, T, H]`` of the rotary positions ``first`` to ``first + count - 1``."""
-    rate_H = ROTARY_BASE ** -(torch.arange(0, head_width, 2, device=like.device) / head_width)
-    angle_TH = torch.arange(first, first + count, device=like.device)[:, None] * rate_H.repeat(2)
-    return angle_TH.cos().to(like.dtype)[None], angle_TH.sin().to(like.dtype)[None]
+def turns(place_BT: Tensor, head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``[B, T, H]`` of rotary positions."""
+    rate_H = ROTARY_BASE ** -(torch.arange(0, head_width, 2, device=place_BT.device) / head_width)
+    angle_BTH = place_BT[..., None] * rate_H.repeat(2)
+    return angle_BTH.cos().to(dtype), angle_BTH.sin().to(dtype)
 
 
 class Blocks(nn.Module):
@@ -53,15 +59,26 @@ class Blocks(nn.Module):
             if parameter.dim() == 2:
                 # What is added to the stream is scaled down by the number of additions.
                 added = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=INITIAL_STD / ((2 * layers) ** 0.5 if added else 1))
+                nn.init.normal_(parameter, std=initial_std(width) / ((2 * layers) ** 0.5 if added else 1))
 
-    def forward(self, x_BTD: Tensor, mask: Tensor | None = None, cache: DynamicCache | None = None) -> Tensor:
-        """``[B, T, D]``. ``mask``, True where a place is seen, broadcasts to ``[B, 1, T, S]``; ``cache`` goes on."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        mask: Tensor | None = None,
+        cache: DynamicCache | None = None,
+        place_BT: Tensor | None = None,
+    ) -> Tensor:
+        """``[B, T, D]``. ``mask``, True where a place is seen, broadcasts to ``[B, 1, T, S]``; ``cache`` goes on.
+
+        ``place_BT``: positions, where they do not simply count on.
+        """
         first = 0 if cache is None else cache.get_seq_length()
         count = x_BTD.shape[1]
         if mask is None:
             mask = causal_mask(count, first + count, self.window, x_BTD.device)
-        turned = turns(first, count, self.head_width, x_BTD)
+        if place_BT is None:
+            place_BT = torch.arange(first, first + count, device=x_BTD.device)[None]
+        turned = turns(place_BT, self.head_width, x_BTD.dtype)
         for layer in self.layers:
             x_BTD = layer(x_BTD, attention_mask=mask, past_key_values=cache, position_embeddings=turned)
         return self.norm(x_BTD)  # type: ignore[no-any-return]

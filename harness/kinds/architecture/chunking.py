@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from harness.errors import Refused
-from harness.kinds.architecture.blocks import INITIAL_STD, Blocks
+from harness.kinds.architecture.blocks import Blocks, initial_std
 from harness.kinds.architecture.ragged import kept_places, picked
 from harness.kinds.architecture.stepwise import MainCounts, StepModel
 
@@ -148,7 +148,7 @@ class ChunkedModel(StepModel):
         super().__init__()
         self.embed = nn.Embedding(vocab_size, width)
         self.stage = stage
-        nn.init.normal_(self.embed.weight, std=INITIAL_STD)
+        nn.init.normal_(self.embed.weight, std=initial_std(width))
 
     def routed(self, ids_BT: Tensor, real_BT: Tensor, state: StageState | None = None) -> tuple[Tensor, list[Route]]:
         """Logits ``[B, T, V]`` of the next id, and each stage's route."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from harness.kinds.architecture.blocks import INITIAL_STD, Blocks
+from harness.kinds.architecture.blocks import Blocks, initial_std
 from harness.kinds.architecture.ragged import Segments, inside
 from harness.kinds.architecture.stepwise import MainCounts, StepModel
 
@@ -51,7 +51,7 @@ class WordModel(StepModel):
         self.prefix = nn.Parameter(torch.empty(prefixes, inner))
         self.start = nn.Parameter(torch.empty(self.slots, width))
         for table in (self.embed.weight, self.prefix, self.start):
-            nn.init.normal_(table, std=INITIAL_STD)
+            nn.init.normal_(table, std=initial_std(table.shape[1]))
         self.up = nn.Identity() if inner == width else nn.Linear(inner, width, bias=False)
         self.down = nn.Identity() if inner == width else nn.Linear(width, inner, bias=False)
 
