@@ -2,6 +2,16 @@
 
 from harness.kinds.architecture.base import ArchitectureMethod
 from harness.kinds.architecture.llama import LlamaMethod
-from harness.kinds.architecture.training import causal_loss, descend
+from harness.kinds.architecture.recommend import RecommenderMethod
+from harness.kinds.architecture.stepwise import StepMethod
+from harness.kinds.architecture.training import causal_loss, descend, next_token_loss
 
-__all__ = ["ArchitectureMethod", "LlamaMethod", "causal_loss", "descend"]
+__all__ = [
+    "ArchitectureMethod",
+    "LlamaMethod",
+    "RecommenderMethod",
+    "StepMethod",
+    "causal_loss",
+    "descend",
+    "next_token_loss",
+]

@@ -1,7 +1,7 @@
 """Interface of the kind ``architecture``: a method builds a model of its own, the kind trains it at a fixed budget.
 
-Of the given subject only the tokenizer, the device and the type are used, so every architecture reads the same text
-in the same tokens, and the budget is what is held equal.
+Of the given subject only the tokenizer, the device and the type are used, so every architecture reads the same text,
+in the same tokens unless it brings a tokenizer of its own, and the budget is what is held equal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from harness.errors import Refused
 from harness.kinds.architecture.training import descend
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe
 from harness.subjects.subject import Subject
+from harness.subjects.tokenizer import Tokenizer
 from harness.toolkit.rows import Batch, batches, windows
 
 
@@ -48,8 +49,12 @@ class ArchitectureMethod(Method):
     learning_rate: float = Field(2e-3, gt=0, description="of AdamW at its highest, then falling as a cosine")
     corpus: str = Field("python_docs", description="text to train on: a name, or the path of a file or a folder")
 
+    def tokenizer_of(self, subject: Subject) -> Tokenizer:
+        """What the model reads text through: the subject's tokenizer, or one of the architecture's own."""
+        return subject.text_tokenizer()
+
     def build(self, subject: Subject) -> nn.Module:
-        """An untrained model for the subject's tokenizer, on its device."""
+        """An untrained model for :meth:`tokenizer_of` the subject, on its device."""
         raise NotImplementedError(f"{self.card.id} does not override build")
 
     def loss(self, model: Any, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -71,7 +76,7 @@ class ArchitectureMethod(Method):
 
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Train in float32; the artifact holds the ``weights`` in the subject's type and the ``stages``' records."""
-        held = windows(subject.text_tokenizer(), self.corpus, "train", self.steps * self.batch, self.length, ctx.seed)
+        held = windows(self.tokenizer_of(subject), self.corpus, "train", self.steps * self.batch, self.length, ctx.seed)
         rows = batches(held, self.batch, self.steps, ctx.seed, subject.device)
         with torch.inference_mode(False), torch.enable_grad(), seeded(subject, ctx.seed):
             model = self.build(subject).float()
@@ -106,10 +111,11 @@ class ArchitectureMethod(Method):
         ]
 
     def probes(self) -> Iterable[Probe]:
-        """``held_out``: the trained model on the corpus's test split."""
+        """The trained model on the corpus's test split: ``held_out`` token by token, ``next_word`` word by word."""
         from harness.kinds.architecture.held_out import HeldOut
+        from harness.kinds.architecture.next_word import NextWord
 
-        return (HeldOut(self.corpus, self.length),)
+        return HeldOut(self.corpus, self.length), NextWord(self.corpus, self.steps * self.batch * self.length)
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

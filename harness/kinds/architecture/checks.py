@@ -30,12 +30,6 @@ SUM_TOLERANCE = 1e-3
 """Allowed difference of summed log-probabilities of some tokens, in nats."""
 
 
-def drawn(subject: Subject, length: int, seed: int) -> list[int]:
-    """Ids drawn evenly from the tokenizer's vocabulary."""
-    size = subject.text_tokenizer().vocab_size
-    return torch.randint(0, size, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
 def told(logits_TV: Tensor, tokens: Sequence[int]) -> Tensor:
     """Log-probability of each token under the logits that predict it, ``[T]``."""
     wanted = torch.tensor(tokens, device=logits_TV.device)
@@ -51,6 +45,11 @@ class _Checks:
     def subject(self) -> Subject:
         return float32_twin(self.given)
 
+    def drawn(self, length: int, seed: int) -> list[int]:
+        """Ids drawn evenly from the vocabulary that the architecture reads."""
+        size = self.method.tokenizer_of(self.subject).vocab_size
+        return torch.randint(0, size, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
     def made(self, method: Any = None, seed: int = 0) -> Any:
         with tempfile.TemporaryDirectory() as folder:
             context = PrepareContext(seed, Path(folder), lambda name: self.subject, lambda text: None)
@@ -64,7 +63,7 @@ class _Checks:
     def texts(self) -> list[tuple[list[int], list[int]]]:
         """Prompts of unequal length, each with a continuation."""
         sizes = ((9, 11), (1, 7), (17, 4))
-        return [(drawn(self.subject, p, 2 * i), drawn(self.subject, c, 2 * i + 1)) for i, (p, c) in enumerate(sizes)]
+        return [(self.drawn(p, 2 * i), self.drawn(c, 2 * i + 1)) for i, (p, c) in enumerate(sizes)]
 
     @contextmanager
     def opened(self) -> Iterator[Subject]:
@@ -88,7 +87,7 @@ class _Checks:
             logits_TV, _ = forced_decoding(trained, prompt, text)
             whole = trained.score([replace(request, continuation=tuple(text[:n])) for n in range(1, len(text) + 1)])
             for place in range(1, len(text)):
-                other = [*text[:place], *drawn(self.subject, len(text) - place, 90 + place)]
+                other = [*text[:place], *self.drawn(len(text) - place, 90 + place)]
                 changed_TV, _ = forced_decoding(trained, prompt, other)
                 assert_close(f"token {place} changed", changed_TV[: place + 1], logits_TV[: place + 1])
         sums_T = torch.tensor([score.logprob for score in whole])
@@ -139,7 +138,7 @@ class _Checks:
 
     def learns(self) -> None:
         """The loss falls on one small batch that comes again and again."""
-        phrase = drawn(self.subject, 6, 11)
+        phrase = self.drawn(6, 11)
         ids = torch.tensor([phrase * 4, phrase[::-1] * 4], device=self.subject.device)
         rows = [(ids, torch.ones_like(ids, dtype=torch.bool))] * LEARNING_STEPS
         with torch.inference_mode(False), torch.enable_grad(), seeded(self.subject, 0):
@@ -151,11 +150,11 @@ class _Checks:
 
     def padding(self) -> None:
         """What stands in the padding changes no loss, and neither does its length."""
-        text = drawn(self.subject, 14, 12)
+        text = self.drawn(14, 12)
         with torch.inference_mode(), seeded(self.subject, 0):
             model = self.method.build(self.subject).float().eval()
             losses = [
-                float(self.method.loss(model, *self._padded(text, drawn(self.subject, junk, 13 + junk))))
+                float(self.method.loss(model, *self._padded(text, self.drawn(junk, 13 + junk))))
                 for junk in (0, 1, 5, 9)
             ]
         if not max(losses) - min(losses) <= 1e-5 * max(losses):

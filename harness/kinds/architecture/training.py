@@ -22,9 +22,13 @@ LAST_RATE = 0.1
 
 def causal_loss(model: Any, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Mean negative log-likelihood, in nats, of all real tokens but each row's first, for a transformers model."""
-    logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
+    return next_token_loss(model(input_ids=ids_BT, use_cache=False).logits, ids_BT, mask_BT)
+
+
+def next_token_loss(logits_BTV: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The same of the logits that each token gives of the next."""
     real_BT = mask_BT[:, 1:]
-    return F.cross_entropy(logits_BTV[real_BT].float(), ids_BT[:, 1:][real_BT])
+    return F.cross_entropy(logits_BTV[:, :-1][real_BT].float(), ids_BT[:, 1:][real_BT])
 
 
 def rate_at(step: int, steps: int) -> float:
