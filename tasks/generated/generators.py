@@ -13,43 +13,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
 from typing import Any
 
+from tasks.items import Row, choice_row, dataset, item_rng, place
 from tasks.words import ATTRACTORS, CLASSES, COLORS, COMMON, FILLERS, HEADS, NAMES
 
-Row = dict[str, Any]
 SLIPS = (-11, -10, -9, -3, -2, -1, 1, 2, 3, 9, 10, 11)
 """How far the wrong sums of the addition task lie from the right one."""
-
-
-def item_rng(task: str, seed: int, index: int) -> random.Random:
-    """The random numbers of one item. Strings are seeded by SHA-512, so ``PYTHONHASHSEED`` plays no part."""
-    return random.Random(f"{task}:test:{seed}:{index}")
-
-
-def place(rng: random.Random, index: int, count: int) -> int:
-    """A place in ``range(count)``: item by item through ten equal bins (fewer where ``count`` is), random inside one.
-
-    The bins are visited in strides, so that the first few items already cover the whole range.
-    """
-    bins = min(10, count)
-    bin_ = (3 if bins % 3 else 1) * index % bins
-    return rng.randrange(count * bin_ // bins, count * (bin_ + 1) // bins)
-
-
-def choice_row(rng: random.Random, context: str, answer: str, others: Sequence[str], **more: Any) -> Row:
-    """A row whose options are shuffled."""
-    choices = [answer, *others]
-    rng.shuffle(choices)
-    return {"context": context, "choices": choices, "answer": choices.index(answer), **more}
-
-
-def _dataset(task: str, n: int, seed: int, make: Callable[[random.Random, int], Row]) -> dict[str, Any]:
-    from datasets import Dataset
-
-    rows = [{"id": f"{task}-{seed}-{i}", **make(item_rng(task, seed, i), i)} for i in range(n)]
-    return {"test": Dataset.from_list(rows)}
 
 
 def induct(n: int, seed: int, words: int, **_: Any) -> dict[str, Any]:
@@ -62,7 +32,7 @@ def induct(n: int, seed: int, words: int, **_: Any) -> dict[str, Any]:
         context = f"{' '.join(listed)}\n{' '.join(listed[:at])}"
         return choice_row(rng, context, f" {listed[at]}", others, depth=at / words)
 
-    return _dataset(f"induct{words}", n, seed, make)
+    return dataset(f"induct{words}", n, seed, make)
 
 
 def kvc(n: int, seed: int, pairs: int, shots: int = 2, hidden: bool = False, **_: Any) -> dict[str, Any]:
@@ -85,7 +55,7 @@ def kvc(n: int, seed: int, pairs: int, shots: int = 2, hidden: bool = False, **_
         others = [f"{question} {c}" for c in sorted(set(values) - {values[at]})]
         return choice_row(rng, context, f"{question} {values[at]}", others, depth=at / pairs)
 
-    return _dataset(f"kvc{pairs}", n, seed, make)
+    return dataset(f"kvc{pairs}", n, seed, make)
 
 
 def category(n: int, seed: int, shots: int = 2, **_: Any) -> dict[str, Any]:
@@ -100,7 +70,7 @@ def category(n: int, seed: int, shots: int = 2, **_: Any) -> dict[str, Any]:
         context = "\n".join([*(f"{w} -> {c}" for w, c in shown), f"{word} ->"])
         return choice_row(rng, context, f" {wanted}", [f" {c}" for c in names if c != wanted])
 
-    return _dataset(f"category{shots}", n, seed, make)
+    return dataset(f"category{shots}", n, seed, make)
 
 
 def agree(n: int, seed: int, attractors: int, **_: Any) -> dict[str, Any]:
@@ -115,7 +85,7 @@ def agree(n: int, seed: int, attractors: int, **_: Any) -> dict[str, Any]:
         context = f"The {head}{'s' * plural}" + "".join(f" near the {w}{'s' * (1 - plural)}" for w in between)
         return {"context": context, "choices": [" is", " are"], "answer": plural, "pair": pair}
 
-    return _dataset(task, n, seed, make)
+    return dataset(task, n, seed, make)
 
 
 def add(n: int, seed: int, below: int, shots: int = 3, **_: Any) -> dict[str, Any]:
@@ -128,7 +98,7 @@ def add(n: int, seed: int, below: int, shots: int = 3, **_: Any) -> dict[str, An
         context = "\n".join([*(f"{x} + {y} = {x + y}" for x, y in shown), f"{a} + {b} ="])
         return choice_row(rng, context, f" {a + b}", [f" {w}" for w in rng.sample(wrong, 3)])
 
-    return _dataset(f"add{below}", n, seed, make)
+    return dataset(f"add{below}", n, seed, make)
 
 
 def count(n: int, seed: int, most: int = 4, **_: Any) -> dict[str, Any]:
@@ -142,7 +112,7 @@ def count(n: int, seed: int, most: int = 4, **_: Any) -> dict[str, Any]:
         context = f"{' '.join(line)}\nThe number of times the word {asked} appears above is"
         return choice_row(rng, context, f" {times}", [f" {k}" for k in range(1, most + 1) if k != times])
 
-    return _dataset("count", n, seed, make)
+    return dataset("count", n, seed, make)
 
 
 def passkey(n: int, seed: int, sentences: int, hidden: bool = False, **_: Any) -> dict[str, Any]:
@@ -165,7 +135,7 @@ def passkey(n: int, seed: int, sentences: int, hidden: bool = False, **_: Any) -
         context, lead = (story, question) if hidden else (story + question, "")
         return choice_row(rng, context, f"{lead} {keys[0]}", [f"{lead} {k}" for k in keys[1:]], depth=at / sentences)
 
-    return _dataset("passkey", n, seed, make)
+    return dataset("passkey", n, seed, make)
 
 
 def copy_gen(n: int, seed: int, words: int, copies: int = 2, **_: Any) -> dict[str, Any]:
@@ -179,7 +149,7 @@ def copy_gen(n: int, seed: int, words: int, copies: int = 2, **_: Any) -> dict[s
         context = "\n".join([*[" ".join(listed)] * copies, listed[0]])
         return {"context": context, "target": " ".join(listed[1:])}
 
-    return _dataset(f"copy{words}", n, seed, make)
+    return dataset(f"copy{words}", n, seed, make)
 
 
 def nll_text(n: int, seed: int, **_: Any) -> dict[str, Any]:
@@ -195,4 +165,4 @@ def nll_text(n: int, seed: int, **_: Any) -> dict[str, Any]:
         half = math.ceil(len(words) / 2)
         return {"context": " ".join(words[:half]), "target": " " + " ".join(words[half:])}
 
-    return _dataset("nll_text", len(order), seed, make)
+    return dataset("nll_text", len(order), seed, make)

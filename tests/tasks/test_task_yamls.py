@@ -17,6 +17,14 @@ EXPECTED = {
     *("zoo_hellaswag100", "zoo_truthfulqa100", "zoo_gsm8k50", "zoo_humaneval_bpb"),
 }
 TAGS = ("zoo_generated", "zoo_packaged")
+GROUPS = {
+    "charbench": "acc",
+    "charbench_gen": "last_int",
+    "counting_probe": "acc",
+    "counting_probe_direct": "exact_match",
+    "number_direction": "acc",
+    "number_direction_gen": "exact_match",
+}
 
 
 def evaluate(tiny, names):
@@ -63,6 +71,21 @@ def test_every_metric_says_how_it_is_aggregated_and_which_way_is_better():
 def test_all_generated_tasks_run(tiny):
     names = sorted(k for k in EXPECTED if our_configs()[k]["tag"] == "zoo_generated")
     check(evaluate(tiny, names), names)
+
+
+@pytest.mark.parametrize("tag", ["zoo_tokenization", "zoo_tokenization_long"])
+def test_all_tokenization_tasks_run(tiny, tag):
+    names = sorted(k for k, c in our_configs().items() if c.get("tag") == tag)
+    assert len(names) >= 9
+    check(evaluate(tiny, names), names)
+
+
+def test_groups_have_an_aggregate_of_their_tasks(tiny):
+    results = evaluate(tiny, list(GROUPS))
+    for group, metric in GROUPS.items():
+        members = results["group_subtasks"][group]
+        figures = [results["results"][name][f"{metric},none"] for name in members]
+        assert results["groups"][group][f"{metric},none"] == pytest.approx(sum(figures) / len(members))
 
 
 def test_all_packaged_tasks_run(tiny):
