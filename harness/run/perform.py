@@ -31,6 +31,8 @@ from harness.run.trial import COST, PROBE, QUALITY, WORKLOAD
 from harness.subjects.fingerprint import weights_fingerprint
 from harness.subjects.subject import GENERATE, Subject
 
+TASK_UNITS = 10_000_000
+"""Numbers that each task of a group has for its documents."""
 Figures = tuple[list[Measurement], list[dict[str, Any]], float | None]
 
 
@@ -155,14 +157,18 @@ def perform_quality(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
 
 
 def documents(samples: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Each document's value of each metric, so that methods can be compared document by document."""
+    """Each document's value of each metric, so that methods can be compared document by document.
+
+    The tasks of a group count their documents from 0 each; in one row of units they follow each other.
+    """
     rows = []
-    for task_rows in samples.values():
-        for sample in task_rows:
+    for place, task in enumerate(sorted(samples)):
+        for sample in samples[task]:
+            unit = place * TASK_UNITS + int(sample["doc_id"])
             for name in sample.get("metrics", ()):
                 value = document_value(name, sample.get(name))
                 if value is not None:
-                    rows.append({"side": "document", "unit": int(sample["doc_id"]), "name": name, "value": value})
+                    rows.append({"side": "document", "unit": unit, "name": name, "value": value})
     return rows
 
 
