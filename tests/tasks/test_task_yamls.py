@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from harness.evaluate.lm import ZooLM
-from tasks import include_path, our_configs, our_tasks
+from tasks import include_path, our_configs, our_groups, our_tasks
 from tasks.packaged.loaders import PACKAGES
 
 EXPECTED = {
@@ -54,6 +54,8 @@ def test_our_tasks_agree_with_lm_eval_s_index():
     indexed = TaskManager(include_path=str(include_path()), include_defaults=False)
     assert set(our_tasks()) >= EXPECTED
     assert set(our_tasks()) == set(indexed.all_subtasks)
+    assert set(our_groups()) == set(indexed.all_groups)
+    assert all(set(members) <= set(our_tasks()) for members in our_groups().values())
 
 
 def test_our_tasks_needs_neither_torch_nor_lm_eval():
