@@ -31,8 +31,6 @@ from harness.run.trial import COST, PROBE, QUALITY, WORKLOAD
 from harness.subjects.fingerprint import weights_fingerprint
 from harness.subjects.subject import GENERATE, Subject
 
-TASK_UNITS = 10_000_000
-"""Numbers that each task of a group has for its documents."""
 Figures = tuple[list[Measurement], list[dict[str, Any]], float | None]
 
 
@@ -159,15 +157,14 @@ def perform_quality(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
 def documents(samples: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Each document's value of each metric, so that methods can be compared document by document.
 
-    The tasks of a group count their documents from 0 each; in one row of units they follow each other.
+    Each task of a group counts its documents from 0, so units of the second one begin at ten million, and so on.
     """
     rows = []
     for place, task in enumerate(sorted(samples)):
         for sample in samples[task]:
-            unit = place * TASK_UNITS + int(sample["doc_id"])
+            unit = place * 10_000_000 + int(sample["doc_id"])
             for name in sample.get("metrics", ()):
-                value = document_value(name, sample.get(name))
-                if value is not None:
+                if (value := document_value(name, sample.get(name))) is not None:
                     rows.append({"side": "document", "unit": unit, "name": name, "value": value})
     return rows
 
