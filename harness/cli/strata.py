@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import options
-from harness.cli.output import print_json, print_table, print_text
+from harness.cli.output import print_json, print_table, print_text, warn
+from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.evaluate.strata import Strata
@@ -45,9 +46,15 @@ def strata(
     from harness.subjects.load import load_subject
 
     methods = parse_stack(method).build() if method else ()
-    samples = read_samples(path)
+    samples, found = read_samples(path), []
     with applied(methods, load_subject(model, "cpu"), ArtifactStore(seed).obtain) as subject:
-        found = [stratify(task, rows, subject.text_tokenizer()) for task, rows in samples.items()]
+        for task, rows in samples.items():
+            try:
+                found.append(stratify(task, rows, subject.text_tokenizer()))
+            except UsageError as error:
+                if len(samples) == 1:
+                    raise
+                warn(str(error))
     if as_json:
         print_json({"model": model, "method": method, "tasks": [asdict(one) for one in found]})
         return

@@ -42,6 +42,18 @@ def test_a_method_s_tokenizer_gives_other_tokens(zoo, logged):
     assert max(s["high"] for s in strata if s["covariate"] == "characters_per_token") > 1
 
 
+def test_a_task_without_a_share_is_left_out_of_a_folder_and_refused_alone(zoo, logged, tmp_path):
+    for file in logged.rglob("samples_charbench_first*.jsonl"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    other = tmp_path / "samples_bits_1.jsonl"
+    other.write_text('{"doc": {}, "target": "", "bits_per_byte": 1.0}\n', "utf-8")
+    code, out, err = zoo("strata", str(tmp_path), "--model", "tiny-random", "--json")
+    assert code == 0 and [t["task"] for t in json.loads(out)["tasks"]] == ["charbench_first"]
+    assert "warning: the samples of bits have none of acc" in err
+    code, _, err = zoo("strata", str(other), "--model", "tiny-random")
+    assert code == 2 and err.count("\n") == 1
+
+
 def test_a_wrong_path_is_one_line(zoo, tmp_path):
     code, _, err = zoo("strata", str(tmp_path), "--model", "tiny-random")
     assert code == 2 and err.count("\n") == 1 and "--log_samples" in err

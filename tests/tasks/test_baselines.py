@@ -59,7 +59,7 @@ def test_the_page_shows_what_was_measured(tmp_path):
     assert page.split(BEGIN)[1].split(END)[0].strip() == table(record)
     for task, row in record["tasks"].items():
         assert row["version"] == our_configs()[task]["metadata"]["version"], f"{task} changed: measure it again"
-    assert set(record["tasks"]) == set(measured_tasks())
+    assert {k for k in measured_tasks() if k.startswith("zoo_")} <= set(record["tasks"]) <= set(measured_tasks())
     copy = tmp_path / "README.md"
     copy.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_readme(record, copy)
