@@ -139,3 +139,19 @@ def test_the_newest_file_of_a_task_is_read(tmp_path):
     broken.write_text("{", "utf-8")
     with pytest.raises(UsageError, match="is no file"):
         read_samples(broken)
+
+
+@pytest.mark.slow
+def test_formats_part_letters_as_the_default_tokenizer_does():
+    """Measured once: joined letters share tokens, those between blanks, commas or quotes do not."""
+    from harness.subjects.catalog import DEFAULT_MODEL
+    from harness.subjects.load import load_subject
+    from tasks.tokenization.counting import JOINTS, written
+
+    tokenizer = load_subject(DEFAULT_MODEL, device="cpu").text_tokenizer()
+    found = {}
+    for form in JOINTS:
+        text = written("abbab", form)
+        places = [i for i, c in enumerate(text) if c in "ab"]
+        found[form] = covariates(tokenizer, doc(f"Letters: {text}\n", text, *places))["alignment"]
+    assert found == {"joined": pytest.approx(0.2), "spaces": 1, "commas": 1, "quoted": 1}
