@@ -31,16 +31,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
+def _configs() -> tuple[dict[str, Any], ...]:
+    """All YAMLs of this folder but the suites."""
+    paths = sorted(path for path in include_path().rglob("*.yaml") if path.parent.name != "suites")
+    return tuple(_read(path) for path in paths)
+
+
 def our_configs() -> dict[str, dict[str, Any]]:
     """The zoo's own tasks: name -> configuration as it stands in its YAML. Imports neither lm-eval nor torch."""
-    found = {}
-    for path in sorted(include_path().rglob("*.yaml")):
-        config = _read(path) if path.parent.name != "suites" else {}
-        if isinstance(config.get("task"), str):
-            found[config["task"]] = config
-    return found
+    return {config["task"]: config for config in _configs() if isinstance(config.get("task"), str)}
 
 
 def our_tasks() -> dict[str, str]:
     """The zoo's own tasks: name -> lm-eval's output type."""
     return {name: config["output_type"] for name, config in our_configs().items()}
+
+
+def our_groups() -> dict[str, list[str]]:
+    """The zoo's own groups of tasks: name -> its tasks."""
+    return {config["group"]: config["task"] for config in _configs() if isinstance(config.get("group"), str)}

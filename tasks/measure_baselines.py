@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from tasks import our_configs
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: written by measure_baselines.py -->", "<!-- end of table -->"
-MAIN_METRICS = ("acc_norm", "acc", "exact_match", "bits_per_byte")
+MAIN_METRICS = ("acc_norm", "acc", "last_int", "exact_match", "bits_per_byte")
+TAGS = ("zoo_generated", "zoo_packaged", "zoo_tokenization")
 OWN_SOURCE = "generated from this project's word lists (Apache-2.0)"
 
 Figure = dict[str, float | int | None]
@@ -57,9 +59,15 @@ def estimate(values: Sequence[Any]) -> Figure:
 
 
 def chance_level(output_type: str, samples: Sequence[Mapping[str, Any]]) -> float | None:
-    """What guessing scores: the mean of 1 / options; 0 for free answers, nothing for likelihoods of texts."""
+    """What guessing scores: the mean of 1 / options; 0 for free answers, nothing for likelihoods of texts.
+
+    Where all documents have the same options, always giving the most frequent answer may score more.
+    """
     if output_type == "multiple_choice":
-        return sum(1 / len(s["doc"]["choices"]) for s in samples) / len(samples)
+        even = sum(1 / len(s["doc"]["choices"]) for s in samples) / len(samples)
+        if len({tuple(s["doc"]["choices"]) for s in samples}) > 1:
+            return even
+        return max(even, Counter(s["doc"]["answer"] for s in samples).most_common(1)[0][1] / len(samples))
     return 0.0 if output_type == "generate_until" else None
 
 
@@ -103,6 +111,11 @@ def measure(subject: Any, task: str, limit: int | None = None) -> dict[str, Any]
     }
 
 
+def measured_tasks() -> list[str]:
+    """Names of the tasks that have a row: those of the tags :data:`TAGS`."""
+    return [name for name, config in our_configs().items() if config.get("tag") in TAGS]
+
+
 def _cell(figure: Figure) -> str:
     return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
@@ -117,7 +130,14 @@ def table(record: Mapping[str, Any]) -> str:
     configs = our_configs()
     for task, row in sorted(record["tasks"].items()):
         metadata = configs[task]["metadata"]
-        other = next((k for k in ("choice_margin", "word_match", "doc_bits_per_byte") if k in row["figures"]), None)
+        other = next(
+            (
+                k
+                for k in ("choice_margin", "word_match", "doc_bits_per_byte", "invalid", "within_one", "digit_match")
+                if k in row["figures"]
+            ),
+            None,
+        )
         second = f"{other} {_cell(row['figures'][other])}" if other else ""
         chance = "" if row["chance"] is None else f"{row['chance']:.3f}"
         main = row["figures"][row["metric"]]
@@ -170,8 +190,7 @@ def main() -> None:
 
         subject = load_subject(options.model)
         record |= _circumstances(subject)
-        ours = [k for k, c in our_configs().items() if c.get("tag") in ("zoo_generated", "zoo_packaged")]
-        for task in options.tasks.split(",") if options.tasks else ours:
+        for task in options.tasks.split(",") if options.tasks else measured_tasks():
             record["tasks"][task] = measure(subject, task)
             kept.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             print(task, record["tasks"][task]["figures"], flush=True)

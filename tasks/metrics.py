@@ -69,3 +69,56 @@ def last_number(doc: Doc, results: Sequence[str]) -> dict[str, float]:
     """``exact_match``: the last number of the answer equals the target (thousands separators ignored)."""
     numbers = re.findall(r"-?\d+(?:\.\d+)?", results[0].replace(",", ""))
     return {"exact_match": float(bool(numbers) and float(numbers[-1]) == float(doc["target"].replace(",", "")))}
+
+
+def number(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """``exact_match``: the answer is the target and nothing else; ``last_int``: its last integer is the target.
+
+    ``invalid``: the answer is no bare integer, which is wrong for ``exact_match``.
+    """
+    given = results[0].strip()
+    bare, found = bool(re.fullmatch(r"-?\d+", given)), re.findall(r"-?\d+", given)
+    return {
+        "exact_match": float(bare and int(given) == int(doc["target"])),
+        "last_int": float(bool(found) and int(found[-1]) == int(doc["target"])),
+        "invalid": float(not bare),
+    }
+
+
+def counted(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """``exact_match`` of the last integer; ``within_one``, ``under`` and ``over``: how far off it is, and which way.
+
+    Without an integer all of them are 0.
+    """
+    found = re.findall(r"-?\d+", results[0])
+    error = int(found[-1]) - doc["value"] if found else math.nan
+    return {
+        "exact_match": float(error == 0),
+        "within_one": float(abs(error) <= 1),
+        "under": float(error < 0),
+        "over": float(error > 0),
+    }
+
+
+def same_text(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """``exact_match``: the answer is the target, blanks around it left out."""
+    return {"exact_match": float(results[0].strip() == doc["target"].strip())}
+
+
+def summed(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """A written sum, its digits compared whatever stands between them: right, and in which way it is wrong.
+
+    ``exact_match``; ``length_right``: as many digits as the sum; ``digit_match``: share of the sum's places, counted
+    from the right, that are right; ``off_by_power``: wrong by a power of ten, as by one carry; ``left_aligned``: what
+    comes out where addends of unequal lengths are put under each other's first digits.
+    """
+    wanted, given = doc["sum"], re.sub(r"\D", "", results[0].rpartition("=")[2])
+    places = zip(reversed(wanted), reversed(given), strict=False)
+    error = str(abs(int(given) - int(wanted))) if given else ""
+    return {
+        "exact_match": float(given == wanted),
+        "length_right": float(len(given) == len(wanted)),
+        "digit_match": sum(w == g for w, g in places) / len(wanted),
+        "off_by_power": float(re.fullmatch("10*", error) is not None),
+        "left_aligned": float(given == doc["left_aligned"] != wanted),
+    }

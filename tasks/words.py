@@ -123,3 +123,14 @@ FILLERS = (
     "The evening air smelled of pine trees.",
 )
 """Short sentences that have nothing to do with each other or with keys: the hay of the pass-key task."""
+
+STOP_WORDS = frozenset(
+    """
+a about after all also an and any are as at be been before both but by can could do does each either every for from
+had has have he her his how i if in into is it its just like may might more most must my no nor not of on one only
+or other our out over same shall she should so some such than that the their them then there these they this those
+through to too under until up upon use used very was we were what when where which while who will with within
+without would you your
+""".split()
+)
+"""Words of grammar rather than of meaning."""

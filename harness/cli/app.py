@@ -46,8 +46,12 @@ VERBS: dict[str, Verb] = {
     "bench": Verb("Time operators against their references.", "Measure", "bench", "bench"),
     "compare": Verb("Compare two methods, models or revisions, in pairs.", "Measure", "compare", "compare"),
     "gate": Verb("Say regression, pass or inconclusive, under a policy.", "Measure", "gate", "gate"),
+    "equal-compute": Verb(
+        "Compare tokenizers and models trained at equal FLOPs.", "Measure", "equal_compute", "equal_compute"
+    ),
     "train": Verb("Make a method's artifact alone.", "Measure", "train", "train"),
     "leaderboard": Verb("Show what was measured, ranked by kind.", "Read", "leaderboard", "leaderboard"),
+    "strata": Verb("Part a task's answers by what a tokenizer makes of its words.", "Read", "strata", "strata"),
     "reproduce": Verb("Run a recorded trial again: does it agree?", "Read", "reproduce", "reproduce"),
     "export": Verb("Write records for other programs.", "Read", "export", "export"),
     "list": Verb("List methods, suites, tasks or models.", "Read", "list_", "list_"),

@@ -51,10 +51,11 @@ def suite_rows() -> Rows:
 
 
 def task_rows() -> Rows:
-    """The zoo's own tasks; lm-eval's are listed by ``zoo lm-eval ls tasks``."""
-    from tasks import our_tasks
+    """The zoo's own tasks and groups; lm-eval's are listed by ``zoo lm-eval ls tasks``."""
+    from tasks import our_groups, our_tasks
 
-    return [{"task": name, "output_type": kind} for name, kind in sorted(our_tasks().items())]
+    kinds = our_tasks() | {name: f"group of {len(members)}" for name, members in our_groups().items()}
+    return [{"task": name, "output_type": kind} for name, kind in sorted(kinds.items())]
 
 
 def model_rows() -> Rows:

@@ -155,14 +155,17 @@ def perform_quality(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
 
 
 def documents(samples: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Each document's value of each metric, so that methods can be compared document by document."""
+    """Each document's value of each metric, so that methods can be compared document by document.
+
+    Each task of a group counts its documents from 0, so units of the second one begin at ten million, and so on.
+    """
     rows = []
-    for task_rows in samples.values():
-        for sample in task_rows:
+    for place, task in enumerate(sorted(samples)):
+        for sample in samples[task]:
+            unit = place * 10_000_000 + int(sample["doc_id"])
             for name in sample.get("metrics", ()):
-                value = document_value(name, sample.get(name))
-                if value is not None:
-                    rows.append({"side": "document", "unit": int(sample["doc_id"]), "name": name, "value": value})
+                if (value := document_value(name, sample.get(name))) is not None:
+                    rows.append({"side": "document", "unit": unit, "name": name, "value": value})
     return rows
 
 

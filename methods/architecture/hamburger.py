@@ -15,7 +15,7 @@ from itertools import islice
 from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.architecture import LlamaMethod, causal_loss, descend
+from harness.kinds.architecture import LlamaMethod, causal_loss, counted_flops, descend
 from harness.kinds.architecture.macro import MacroDecoder, MacroScorer
 from harness.kinds.architecture.smashed import SmashedLlama
 
@@ -89,6 +89,12 @@ class Hamburger(LlamaMethod):
             rates = [(rate, new), (BASE_RATE * rate, base)]
             stages.append(descend("conversion", model, self.loss, rows, converting, rates, low_precision))
         return stages
+
+    def flops_of_step(self, model, ids_BT, mask_BT):  # type: ignore[no-untyped-def]
+        """The mean of both stages' steps."""
+        plain = counted_flops(lambda: causal_loss(model, ids_BT, mask_BT))
+        part = 0.0 if self.max_steps == 1 else self.conversion
+        return (1 - part) * plain + part * super().flops_of_step(model, ids_BT, mask_BT)
 
     def subject_of(self, subject, model):  # type: ignore[no-untyped-def]
         """Scores and generates by macro steps."""

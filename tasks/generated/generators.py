@@ -13,43 +13,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
 from typing import Any
 
+from tasks.items import Row, choice_row, dataset, item_rng, place
 from tasks.words import ATTRACTORS, CLASSES, COLORS, COMMON, FILLERS, HEADS, NAMES
 
-Row = dict[str, Any]
 SLIPS = (-11, -10, -9, -3, -2, -1, 1, 2, 3, 9, 10, 11)
 """How far the wrong sums of the addition task lie from the right one."""
-
-
-def item_rng(task: str, seed: int, index: int) -> random.Random:
-    """The random numbers of one item. Strings are seeded by SHA-512, so ``PYTHONHASHSEED`` plays no part."""
-    return random.Random(f"{task}:test:{seed}:{index}")
-
-
-def place(rng: random.Random, index: int, count: int) -> int:
-    """A place in ``range(count)``: item by item through ten equal bins (fewer where ``count`` is), random inside one.
-
-    The bins are visited in strides, so that the first few items already cover the whole range.
-    """
-    bins = min(10, count)
-    bin_ = (3 if bins % 3 else 1) * index % bins
-    return rng.randrange(count * bin_ // bins, count * (bin_ + 1) // bins)
-
-
-def choice_row(rng: random.Random, context: str, answer: str, others: Sequence[str], **more: Any) -> Row:
-    """A row whose options are shuffled."""
-    choices = [answer, *others]
-    rng.shuffle(choices)
-    return {"context": context, "choices": choices, "answer": choices.index(answer), **more}
-
-
-def dataset(task: str, n: int, seed: int, make: Callable[[random.Random, int], Row]) -> dict[str, Any]:
-    from datasets import Dataset
-
-    rows = [{"id": f"{task}-{seed}-{i}", **make(item_rng(task, seed, i), i)} for i in range(n)]
-    return {"test": Dataset.from_list(rows)}
 
 
 def induct(n: int, seed: int, words: int, **_: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Each text has a visible and a hidden form. Visible: the question ends the context, so a method that prunes a cache at
 the prompt's end has seen it. ``hidden``: the question begins the continuation, the same in all options. Length is set
 by ``sentences`` (or ``words``); the YAMLs say how many tokens of the default model that makes. Rows and seeds are those
-of :mod:`tasks.generated.generators`.
+of :mod:`tasks.items`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from tasks.generated.generators import Row, choice_row, dataset, place
+from tasks.items import Row, choice_row, dataset, place
 from tasks.words import COMMON, FILLERS
 
 

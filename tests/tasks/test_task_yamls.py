@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from harness.evaluate.lm import ZooLM
-from tasks import include_path, our_configs, our_tasks
+from tasks import include_path, our_configs, our_groups, our_tasks
 from tasks.packaged.loaders import PACKAGES
 
 EXPECTED = {
@@ -20,6 +20,14 @@ EXPECTED = {
     *("zoo_hellaswag100", "zoo_truthfulqa100", "zoo_gsm8k50", "zoo_humaneval_bpb"),
 }
 TAGS = ("zoo_generated", "zoo_packaged", "zoo_ruler")
+GROUPS = {
+    "charbench": "acc",
+    "charbench_gen": "last_int",
+    "counting_probe": "acc",
+    "counting_probe_direct": "exact_match",
+    "number_direction": "acc",
+    "number_direction_gen": "exact_match",
+}
 
 
 def evaluate(tiny, names, **knobs):
@@ -49,6 +57,8 @@ def test_our_tasks_agree_with_lm_eval_s_index():
     indexed = TaskManager(include_path=str(include_path()), include_defaults=False)
     assert set(our_tasks()) >= EXPECTED
     assert set(our_tasks()) == set(indexed.all_subtasks)
+    assert set(our_groups()) == set(indexed.all_groups)
+    assert all(set(members) <= set(our_tasks()) for members in our_groups().values())
 
 
 def test_our_tasks_needs_neither_torch_nor_lm_eval():
@@ -71,6 +81,21 @@ def test_all_generated_tasks_run(tiny):
 def test_all_tasks_in_the_form_of_ruler_run(tiny):
     names = sorted(k for k in EXPECTED if our_configs()[k]["tag"] == "zoo_ruler")
     check(evaluate(tiny, names, sentences=5, words=100, keys=3), names)
+
+
+@pytest.mark.parametrize("tag", ["zoo_tokenization", "zoo_tokenization_long"])
+def test_all_tokenization_tasks_run(tiny, tag):
+    names = sorted(k for k, c in our_configs().items() if c.get("tag") == tag)
+    assert len(names) >= 9
+    check(evaluate(tiny, names), names)
+
+
+def test_groups_have_an_aggregate_of_their_tasks(tiny):
+    results = evaluate(tiny, list(GROUPS))
+    for group, metric in GROUPS.items():
+        members = results["group_subtasks"][group]
+        figures = [results["results"][name][f"{metric},none"] for name in members]
+        assert results["groups"][group][f"{metric},none"] == pytest.approx(sum(figures) / len(members))
 
 
 def test_all_packaged_tasks_run(tiny):

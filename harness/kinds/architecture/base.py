@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from harness.errors import Refused
+from harness.kinds.architecture.ledger import counted_flops
 from harness.kinds.architecture.training import descend
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe
 from harness.subjects.subject import Subject
@@ -48,6 +50,7 @@ class ArchitectureMethod(Method):
     length: int = Field(128, ge=8, description="tokens of a row")
     learning_rate: float = Field(2e-3, gt=0, description="of AdamW at its highest, then falling as a cosine")
     corpus: str = Field("python_docs", description="text to train on: a name, or the path of a file or a folder")
+    flops: float = Field(0, ge=0, description="training FLOPs that decide the steps; 0: steps stands")
 
     def tokenizer_of(self, subject: Subject) -> Tokenizer:
         """What the model reads text through: the subject's tokenizer, or one of the architecture's own."""
@@ -69,13 +72,33 @@ class ArchitectureMethod(Method):
         """The method as it is checked, of a size that trains in milliseconds."""
         return self
 
+    def flops_of_step(self, model: Any, ids_BT: Tensor, mask_BT: Tensor) -> float:
+        """FLOPs of one optimizer step on these rows. Override where training does more than lower ``loss``."""
+        return counted_flops(lambda: self.loss(model, ids_BT, mask_BT))
+
+    def step_flops(self, subject: Subject, seed: int = 0) -> float:
+        """FLOPs of one optimizer step of the untrained model on rows of the corpus."""
+        rows = windows(self.tokenizer_of(subject), self.corpus, "train", self.batch, self.length, seed)
+        (ids_BT, mask_BT), *_ = batches(rows, self.batch, 1, seed, subject.device)
+        with torch.inference_mode(False), torch.enable_grad(), seeded(subject, seed):
+            return self.flops_of_step(self.build(subject).float(), ids_BT, mask_BT)
+
     def fit(self, model: nn.Module, rows: Iterator[Batch], low_precision: bool) -> list[dict[str, Any]]:
         """Train in place on ``steps`` batches; returns one record of :func:`descend` a stage."""
         rates = [(self.learning_rate, model.parameters())]
         return [descend("train", model, self.loss, rows, self.steps, rates, low_precision)]
 
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
-        """Train in float32; the artifact holds the ``weights`` in the subject's type and the ``stages``' records."""
+        """Train in float32; the artifact holds the ``weights`` in the subject's type and the ``stages``' records.
+
+        Where ``flops`` decides the steps, it also holds the ``flops`` that were spent.
+        """
+        if self.flops:
+            cost = self.step_flops(subject, ctx.seed)
+            if self.flops < cost:
+                raise Refused(f"{self.card.id}: one step takes {cost:.3g} FLOPs, more than flops={self.flops:.3g}")
+            paid = replace(self, steps=int(self.flops // cost), flops=0)
+            return {**paid.prepare(subject, ctx), "flops": paid.steps * cost}
         held = windows(self.tokenizer_of(subject), self.corpus, "train", self.steps * self.batch, self.length, ctx.seed)
         rows = batches(held, self.batch, self.steps, ctx.seed, subject.device)
         with torch.inference_mode(False), torch.enable_grad(), seeded(subject, ctx.seed):
@@ -100,13 +123,15 @@ class ArchitectureMethod(Method):
         yield self.subject_of(subject, model.eval())
 
     def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:
-        """Steps, tokens, the loss at the end, and each stage's seconds."""
+        """Steps, tokens, the loss at the end, FLOPs where they were counted, and each stage's seconds."""
         stages = artifact["stages"]
+        spent = [Measurement("train_flops", artifact["flops"])] if "flops" in artifact else []
         last = stages[-1]["losses"][-max(1, len(stages[-1]["losses"]) // 10) :]
         return [
             Measurement("updates", float(sum(len(s["losses"]) for s in stages))),
             Measurement("corpus_tokens", float(sum(s["tokens"] for s in stages))),
             Measurement("train_loss_end", sum(last) / len(last), n=len(last)),
+            *spent,
             *(Measurement("phase_seconds", s["seconds"], phase=s["phase"], source="clock") for s in stages),
         ]
 
