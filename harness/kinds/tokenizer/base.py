@@ -58,6 +58,12 @@ def encode_all(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
     return sum(len(tokenizer.encode(text)) for text in texts)
 
 
+def content_name(name: str, artifact: Artifact) -> str:
+    """A name that differs where the artifact does: requests are cached under the tokenizer's name."""
+    content = artifact if isinstance(artifact, bytes) else str(artifact).encode()
+    return f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
 class TokenizerMethod(Method):
     """Gives the subject another tokenizer, with the embeddings transplanted onto it.
 
@@ -127,8 +133,19 @@ class TokenizerMethod(Method):
         return partial(encode_all, tokenizer, texts)
 
     def train_workload(self, texts: Sequence[str]) -> Workload:
-        """One training run on a small corpus. A subclass gives it a reference, as no baseline trains."""
-        raise NotImplementedError(f"{self.card.id} declares trains = True but has no train_workload")
+        """One training run on a small corpus, beside the Rust BPE trainer's to as many tokens; they learn other things.
+
+        A subclass whose training has an equal gives that as the reference.
+        """
+        from harness.kinds.tokenizer.bpe import train_bpe
+
+        vocab_size: int = getattr(self, "vocab_size", 8192)
+        return Workload(
+            name="train",
+            make=lambda: lambda: self.train(texts, 0),
+            reference=lambda: lambda: train_bpe(texts, vocab_size),
+            units={"bytes": sum(len(text.encode()) for text in texts)},
+        )
 
     def probes(self) -> Iterable[Probe]:
         """Intrinsic measurements of the tokenizer, and what the transplant did."""
