@@ -139,11 +139,11 @@ class TokenizerMethod(Method):
         """
         from harness.kinds.tokenizer.bpe import train_bpe
 
-        vocab_size: int = getattr(self, "vocab_size", 8192)
+        size: int | None = getattr(self, "vocab_size", None)
         return Workload(
             name="train",
             make=lambda: lambda: self.train(texts, 0),
-            reference=lambda: lambda: train_bpe(texts, vocab_size),
+            reference=None if size is None else lambda: lambda: train_bpe(texts, size),
             units={"bytes": sum(len(text.encode()) for text in texts)},
         )
 

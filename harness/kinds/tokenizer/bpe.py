@@ -38,7 +38,13 @@ gpt2 with combining marks as letters, ``lines`` cuts at line ends alone (and aft
 to itself what its second stage must not join: line ends, up to three digits, runs of punctuation, extra spaces."""
 
 
-def _untrained(pattern: str) -> RustTokenizer:
+def byte_alphabet() -> list[str]:
+    """The printable characters of the 256 bytes in the order of their ids."""
+    return sorted(printable_to_byte())
+
+
+def untrained(pattern: str) -> RustTokenizer:
+    """A tokenizer without a model that cuts text into words by a named pattern and writes them as printable bytes."""
     if pattern not in PATTERNS:
         raise unknown_name("pre-tokenizer", pattern, PATTERNS)
     tokenizer = RustTokenizer(BPE())
@@ -53,12 +59,12 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int = 2, pat
 
     ``vocab_size`` counts the 256 bytes and the merges; it is not reached where no pair is frequent enough.
     """
-    tokenizer = _untrained(pattern)
+    tokenizer = untrained(pattern)
     trainer = BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         # Without it a byte that the corpus lacks could never be encoded.
-        initial_alphabet=sorted(ByteLevel.alphabet()),
+        initial_alphabet=byte_alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -72,7 +78,9 @@ Merges = Sequence[tuple[bytes, bytes]]
 def tokens_of(merges: Merges) -> list[bytes]:
     """The bytes of the ids: the 256 bytes in the order of their printable characters, then what the merges make."""
     table = printable_to_byte()
-    return list(dict.fromkeys([*(bytes([table[c]]) for c in sorted(table)), *(left + right for left, right in merges)]))
+    return list(
+        dict.fromkeys([*(bytes([table[c]]) for c in byte_alphabet()), *(left + right for left, right in merges)])
+    )
 
 
 def bpe_state(merges: Merges, pattern: str = "gpt2") -> str:
@@ -82,28 +90,35 @@ def bpe_state(merges: Merges, pattern: str = "gpt2") -> str:
     def written(token: bytes) -> str:
         return "".join(printable[b] for b in token)
 
-    rust = _untrained(pattern)
+    rust = untrained(pattern)
     vocabulary = {written(token): i for i, token in enumerate(tokens_of(merges))}
     rust.model = BPE(vocabulary, [(written(left), written(right)) for left, right in merges])
     return str(rust.to_str())
 
 
-def byte_level(rust: RustTokenizer, specials: Specials, name: str, continuing: str = "") -> TableTokenizer:
-    """A tokenizer over the byte alphabet behind the zoo's interface, with special ids after its own.
+class ByteLevelTokenizer(TableTokenizer):
+    """A tokenizer of the Rust library over the byte alphabet, with special ids after its own.
 
-    ``continuing`` is the mark of tokens that do not begin a word, which stands for no bytes.
+    ``continuing`` is the mark of tokens that do not begin a word; it stands for no bytes.
     """
-    table = printable_to_byte()
-    ordered = sorted(rust.get_vocab().items(), key=lambda item: item[1])
-    if [i for _, i in ordered] != list(range(len(ordered))):
-        raise UsageError(f"{name}: the tokenizer's ids have gaps; train it again")
-    return TableTokenizer(
-        name,
-        [bytes(table[c] for c in token.removeprefix(continuing)) for token, _ in ordered],
-        lambda text: list(rust.encode(text, add_special_tokens=False).ids),
-        specials,
-        rust.model._clear_cache,
-    )
+
+    def __init__(self, rust: RustTokenizer, specials: Specials, name: str, continuing: str = "") -> None:
+        table = printable_to_byte()
+        ordered = sorted(rust.get_vocab().items(), key=lambda item: item[1])
+        if [i for _, i in ordered] != list(range(len(ordered))):
+            raise UsageError(f"{name}: the tokenizer's ids have gaps; train it again")
+        super().__init__(
+            name,
+            [bytes(table[c] for c in token.removeprefix(continuing)) for token, _ in ordered],
+            lambda text: list(rust.encode(text, add_special_tokens=False).ids),
+            specials,
+            getattr(rust.model, "_clear_cache", None),
+        )
+        self.rust = rust
+
+    def words(self, text: str) -> list[str]:
+        """The words that the text is cut into before it is tokenized, in the printable byte alphabet."""
+        return [word for word, _ in self.rust.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def merges_of(state: str) -> list[tuple[bytes, bytes]]:
@@ -115,7 +130,7 @@ def merges_of(state: str) -> list[tuple[bytes, bytes]]:
 
 def word_counts(texts: Iterable[str], pattern: str = "gpt2") -> Counter[str]:
     """Words of the texts in the printable byte alphabet, as the pre-tokenizer cuts them."""
-    cutter = _untrained(pattern).pre_tokenizer
+    cutter = untrained(pattern).pre_tokenizer
     return Counter(word for text in texts for word, _ in cutter.pre_tokenize_str(text))
 
 
@@ -138,4 +153,4 @@ class MergesMethod(TokenizerMethod):
     def make(self, tokenizer: Tokenizer, artifact: Artifact) -> Tokenizer:
         """The trained tokenizer, on the Rust library, with the subject's special tokens."""
         rust = RustTokenizer.from_str(artifact)
-        return byte_level(rust, Specials.of(tokenizer), content_name(self.card.id, artifact))
+        return ByteLevelTokenizer(rust, Specials.of(tokenizer), content_name(self.card.id, artifact))

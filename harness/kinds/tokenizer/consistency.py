@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from harness.toolkit.corpora import documents
 
 Resegment = Callable[[Sequence[int], int], list[int]]
 """Other ids of the same bytes, for ids and a document's number."""
+
+
+def document_seed(seed: int, epoch: int, document: int) -> int:
+    """A seed that depends on these three alone, so the number of workers and their order do not matter."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{document}".encode()).digest()[:8], "big")
 
 
 def log_probabilities(subject: Subject, ids_D: Sequence[Sequence[int]]) -> list[float]:
