@@ -112,7 +112,7 @@ class TokenizerMethod(Method):
     def tokenizer_of(self, subject: Subject) -> Tokenizer:
         """This method's tokenizer for a subject: the one it has already, else a new one, trained if need be."""
         old = subject.text_tokenizer()
-        if self.card.id in subject.stack:
+        if self.signature in subject.stack:
             return old
         texts = documents(self.corpus, "train", self.train_bytes) if self.trains else []
         return self.make(old, self.train(texts, 0) if self.trains else None)
