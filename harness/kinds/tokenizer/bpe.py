@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from tokenizers import Regex
@@ -134,15 +134,22 @@ def word_counts(texts: Iterable[str], pattern: str = "gpt2") -> Counter[str]:
     return Counter(word for text in texts for word, _ in cutter.pre_tokenize_str(text))
 
 
+def word_ids(texts: Iterable[str], pattern: str = "gpt2", first: Merges = ()) -> Iterator[tuple[int, ...]]:
+    """Ids of each word of the texts, in order, over the bytes and the merges ``first``."""
+    rust = RustTokenizer.from_str(bpe_state(first, pattern))
+    known: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        for word, _ in rust.pre_tokenizer.pre_tokenize_str(text):
+            if word not in known:
+                known[word] = tuple(piece.id for piece in rust.model.tokenize(word))
+            yield known[word]
+
+
 def pair_table(
     texts: Iterable[str], pattern: str = "gpt2", first: Merges = (), may_merge: MayMerge | None = None
 ) -> PairTable:
     """The words of the texts for the Python trainer, with the merges of ``first`` applied before counting."""
-    model = RustTokenizer.from_str(bpe_state(first)).model
-    words: Counter[tuple[int, ...]] = Counter()
-    for word, count in word_counts(texts, pattern).items():
-        words[tuple(piece.id for piece in model.tokenize(word))] += count
-    return PairTable(tokens_of(first), words, may_merge)
+    return PairTable(tokens_of(first), Counter(word_ids(texts, pattern, first)), may_merge)
 
 
 class MergesMethod(TokenizerMethod):
