@@ -9,6 +9,8 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -17,7 +19,9 @@ from tokenizers.models import Unigram as RustUnigram
 from tokenizers.trainers import UnigramTrainer
 
 from harness.catalog import method
+from harness.kinds.method import Workload
 from harness.kinds.tokenizer import Properties, Specials
+from harness.kinds.tokenizer.adapters import train_sentencepiece
 from harness.kinds.tokenizer.base import content_name
 from harness.kinds.tokenizer.bpe import ByteLevelTokenizer, byte_alphabet, untrained
 from harness.kinds.tokenizer.consistency import DrawsSegmentations
@@ -112,3 +116,10 @@ class Unigram(DrawsSegmentations):
             return [ids[piece] for word in words for piece in draw_pieces(word, scores, self.alpha, rng)]
 
         return draw
+
+    def train_workload(self, texts) -> Workload:  # type: ignore[no-untyped-def]
+        """The kind's, beside the trainer of sentencepiece where that is installed."""
+        usual = super().train_workload(texts)
+        if find_spec("sentencepiece") is None:
+            return usual
+        return replace(usual, reference=lambda: lambda: train_sentencepiece(texts, self.vocab_size))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib
+import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,24 @@ def from_sentencepiece(processor: Any, specials: Specials, name: str) -> TableTo
     first = processor.encode("a")[:1]
     made.takes_blank = bool(first) and tokens[first[0]].startswith(b" ")
     return made
+
+
+def train_sentencepiece(
+    texts: Iterable[str], vocab_size: int, kind: str = "unigram", dummy_prefix: bool = False
+) -> bytes:
+    """A sentencepiece model over the texts as they are, with bytes for unseen characters, trained on one thread."""
+    made = io.BytesIO()
+    optional("sentencepiece").SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=made,
+        vocab_size=vocab_size,
+        model_type=kind,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=dummy_prefix,
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return made.getvalue()

@@ -148,12 +148,12 @@ class TokenizerMethod(Method):
         )
 
     def probes(self) -> Iterable[Probe]:
-        """Measurements of the tokenizer without its model, and what the transplant did."""
+        """Measurements of the tokenizer on the test split of its corpus, and what the transplant did."""
         from harness.kinds.tokenizer.capacity import Capacity
         from harness.kinds.tokenizer.intrinsics import Intrinsics, TransplantProbe
         from harness.kinds.tokenizer.parity import Parity
 
-        return (Intrinsics(), Capacity(), Parity(), TransplantProbe())
+        return (Intrinsics(self.corpus), Capacity(self.corpus), Parity(), TransplantProbe())
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

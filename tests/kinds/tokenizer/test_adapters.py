@@ -1,12 +1,14 @@
 """Tokenizers of other libraries: the same ids, the right bytes, the text back."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
 from harness.errors import UsageError
-from harness.kinds.tokenizer.adapters import from_gguf, from_hf, from_sentencepiece, from_tiktoken
+from harness.kinds.tokenizer.adapters import from_gguf, from_hf, from_sentencepiece, from_tiktoken, train_sentencepiece
 from harness.kinds.tokenizer.vocabulary import Specials, segments
 from harness.toolkit.corpora import documents
 
@@ -39,8 +41,6 @@ def test_a_rust_tokenizer_keeps_its_ids(rust):
 
 
 def test_the_fields_of_a_gguf_file_make_the_same_tokenizer(rust):
-    import json
-
     tokens = [t for t, _ in sorted(rust.get_vocab().items(), key=lambda item: item[1])]
     merges = [" ".join(pair) for pair in json.loads(rust.to_str())["model"]["merges"]]
     made = from_gguf(tokens, merges, "smollm", [3, 3, *[1] * 498], bos_id=1, eos_id=0)
@@ -63,21 +63,10 @@ def test_a_tiktoken_encoding_keeps_its_ids():
 
 
 @pytest.mark.parametrize("prefix", [True, False])
-def test_a_sentencepiece_model_gives_text_back_and_bytes(prefix, tmp_path):
+def test_a_sentencepiece_model_gives_text_back_and_bytes(prefix):
     sentencepiece = pytest.importorskip("sentencepiece", reason="token-zoo[tokenizers] is not installed")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(documents("python_docs", "train", 30_000)),
-        model_prefix=str(tmp_path / "m"),
-        vocab_size=400,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        minloglevel=2,
-        add_dummy_prefix=prefix,
-        remove_extra_whitespaces=False,
-        num_threads=1,
-    )
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model"))
+    model = train_sentencepiece(documents("python_docs", "train", 30_000), 400, "bpe", prefix)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     made = from_sentencepiece(processor, SPECIALS, "sp")
     assert made.encode(TEXT) == processor.encode(TEXT)
     assert made.decode(made.encode(TEXT)) == TEXT

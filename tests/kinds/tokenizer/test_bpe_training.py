@@ -186,3 +186,20 @@ def test_applying_merges_in_python_is_the_librarys_encoding(texts):
     for word in [*word_counts(texts), "a" * 50, "\u0120" * 9]:
         row = [letters[c] for c in word]
         assert apply_merges(row, ranks) == [piece.id for piece in model.tokenize(word)]
+
+
+def test_applying_merges_looks_at_each_place_a_few_times():
+    class Counted(dict):
+        asked = 0
+
+        def __contains__(self, key):
+            type(self).asked += 1
+            return super().__contains__(key)
+
+    asked = []
+    for length in (64, 640):
+        ranks = Counted({(0, 0): (0, 1), (1, 1): (1, 2), (2, 2): (2, 3)})
+        Counted.asked = 0
+        apply_merges([0] * length, ranks)
+        asked.append(Counted.asked)
+    assert asked[1] <= 11 * asked[0] <= 11 * 4 * 64

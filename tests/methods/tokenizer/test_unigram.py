@@ -9,8 +9,12 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
+from harness.kinds.tokenizer.adapters import from_sentencepiece, train_sentencepiece
+from harness.kinds.tokenizer.bpe import train_bpe
 from harness.kinds.tokenizer.hostile import lost
+from harness.kinds.tokenizer.vocabulary import Specials
 from harness.toolkit.corpora import documents
+from methods.tokenizer import unigram as module
 from methods.tokenizer.unigram import Unigram, draw_pieces
 
 SMALL = Unigram(vocab_size=600, train_bytes=60_000)
@@ -68,29 +72,23 @@ def test_drawn_ids_spell_the_text_and_depend_on_the_seed(made):
     assert Unigram(alpha=50.0).resegmenter(made)(ids, 0) == ids
 
 
-def test_sentencepiece_finds_tokens_of_like_use(tiny, made, texts, tmp_path):
+def test_sentencepiece_finds_tokens_of_like_use(tiny, made, texts):
     sentencepiece = pytest.importorskip("sentencepiece", reason="token-zoo[tokenizers] is not installed")
-    from harness.kinds.tokenizer.adapters import from_sentencepiece
-    from harness.kinds.tokenizer.vocabulary import Specials
-
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_prefix=str(tmp_path / "m"),
-        vocab_size=600,
-        model_type="unigram",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        num_threads=1,
-        minloglevel=2,
-        hard_vocab_limit=False,
-    )
+    model = train_sentencepiece(texts, 600)
     other = from_sentencepiece(
-        sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "m.model")), Specials.of(tiny.tokenizer), "sp"
+        sentencepiece.SentencePieceProcessor(model_proto=model), Specials.of(tiny.tokenizer), "sp"
     )
     unseen = documents("python_docs", "test", 20_000)
     ours, theirs = (sum(len(t.encode(text)) for text in unseen) for t in (made, other))
     # Of 600 tokens both spend 256 on bytes.
     assert 0.85 < ours / theirs < 1.15
+
+
+def test_training_is_timed_beside_sentencepiece_where_there_is_one(texts, monkeypatch):
+    pytest.importorskip("sentencepiece", reason="token-zoo[tokenizers] is not installed")
+    assert isinstance(SMALL.train_workload(texts).reference()(), bytes)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert SMALL.train_workload(texts).reference()() == train_bpe(texts, 600)
 
 
 def test_all_checks_pass_and_parameters_have_ranges(tiny):
