@@ -52,7 +52,7 @@ def cluster_merges(texts: Iterable[str], signs: str) -> Merges:
     guarantee="approximate",
     baseline="native",
     needs="a trainer run of seconds, on text in Devanagari",
-    claims=[{"metric": "fertility", "value": "-1.68 %", "against": "BPE", "on": "Hindi and Marathi"}],
+    claims=[{"metric": "relative fertility", "value": "-1.68 %", "against": "BPE", "on": "Hindi and Marathi"}],
     details={
         "rule": "reconstruction: the abstract gives the goal; the left token may not begin with a sign",
         "units": "reconstruction: code points, made of bytes by merges that come first; unseen ones stay bytes",

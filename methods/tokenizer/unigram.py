@@ -21,20 +21,20 @@ from tokenizers.trainers import UnigramTrainer
 from harness.catalog import method
 from harness.kinds.method import Workload
 from harness.kinds.tokenizer import Properties, Specials
-from harness.kinds.tokenizer.adapters import train_sentencepiece
+from harness.kinds.tokenizer.adapters import sentencepiece_scores, train_sentencepiece
 from harness.kinds.tokenizer.base import content_name
-from harness.kinds.tokenizer.bpe import ByteLevelTokenizer, byte_alphabet, untrained
+from harness.kinds.tokenizer.bpe import ByteLevelTokenizer, byte_alphabet, printable, untrained
 from harness.kinds.tokenizer.consistency import DrawsSegmentations
 
 LONGEST = 16
 
 
-def draw_pieces(word: str, scores: Mapping[str, float], alpha: float, rng: random.Random) -> list[str]:
+def draw_pieces(word: str, scores: Mapping[str, float], longest: int, alpha: float, rng: random.Random) -> list[str]:
     """Pieces of a word, drawn with a probability proportional to exp(alpha * sum of their scores)."""
     # total[n]: log of the summed weights of all segmentations of the first n characters.
     total, ways = [0.0], [[]]
     for end in range(1, len(word) + 1):
-        starts = [s for s in range(max(0, end - LONGEST), end) if word[s:end] in scores]
+        starts = [s for s in range(max(0, end - longest), end) if word[s:end] in scores]
         logs = [total[s] + alpha * scores[word[s:end]] for s in starts]
         top = max(logs)
         total.append(top + math.log(sum(math.exp(x - top) for x in logs)))
@@ -57,7 +57,8 @@ def draw_pieces(word: str, scores: Mapping[str, float], alpha: float, rng: rando
     baseline="native",
     needs="a trainer run of seconds",
     details={
-        "trainer": "the Rust library tokenizers; pruning factor 0.75, tokens of at most 16 bytes",
+        "trainer": "the Rust library tokenizers, pruning factor 0.75, tokens of at most 16 bytes; its first candidates "
+        "ignore how often a word occurs, and sentencepiece, the authors' trainer, finds better ones",
         "alphabet": "ours: all 256 bytes, so that every text can be encoded",
         "determinism": "ours: scores rounded, rare bytes at one floor, ids by score; the library's order is random",
         "sampling": "the paper's limit of all segmentations, by forward sums and backward draws; alpha as in the paper",
@@ -70,6 +71,7 @@ class Unigram(DrawsSegmentations):
     trains: ClassVar[bool] = True
 
     vocab_size: int = Field(8192, ge=300, le=262144, description="text tokens, the 256 bytes included")
+    trainer: Literal["tokenizers", "sentencepiece"] = Field("tokenizers", description="library that trains")
     shrinking: float = Field(0.75, gt=0, lt=1, description="share of the tokens that a pruning keeps")
     pattern: Literal["gpt2", "digits", "cl100k", "marks"] = Field("gpt2", description="how text is cut into words")
     alpha: float = Field(0.1, ge=0, description="sharpness of drawn segmentations; the probe resegmentation uses it")
@@ -83,6 +85,20 @@ class Unigram(DrawsSegmentations):
 
     def train(self, texts, seed):  # type: ignore[no-untyped-def]
         """The tokenizer as JSON."""
+        if self.trainer == "sentencepiece":
+            pieces = sentencepiece_scores(train_sentencepiece(texts, self.vocab_size))
+            scores = {printable(piece): score for piece, score in pieces.items()}
+        else:
+            scores = self._by_tokenizers(texts)
+        # Bytes that the EM dropped get one score below all; the Rust trainer gives them back 1e-4 apart, at random.
+        low = min(scores.values())
+        kept = {p: round(s, 5) for p, s in scores.items() if len(p) > 1 or s >= low + 256e-4}
+        kept |= {letter: round(low - 1, 5) for letter in byte_alphabet() if letter not in kept}
+        rust = untrained(self.pattern)
+        rust.model = RustUnigram(sorted(kept.items(), key=lambda item: (-item[1], item[0])))
+        return rust.to_str()
+
+    def _by_tokenizers(self, texts):  # type: ignore[no-untyped-def]
         rust = untrained(self.pattern)
         rust.model = RustUnigram()
         trainer = UnigramTrainer(
@@ -93,13 +109,7 @@ class Unigram(DrawsSegmentations):
             show_progress=False,
         )
         rust.train_from_iterator(texts, trainer)
-        scores = dict(json.loads(rust.to_str())["model"]["vocab"])
-        # Bytes that the EM dropped come back just below the lowest score, 1e-4 apart, in the order of a hash table.
-        low = min(scores.values())
-        lost = {piece for piece, score in scores.items() if len(piece) == 1 and score < low + 256e-4}
-        scores = {piece: round(low if piece in lost else score, 5) for piece, score in scores.items()}
-        rust.model = RustUnigram(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
-        return rust.to_str()
+        return dict(json.loads(rust.to_str())["model"]["vocab"])
 
     def make(self, tokenizer, artifact):  # type: ignore[no-untyped-def]
         """The trained tokenizer with the subject's special tokens."""
@@ -109,11 +119,11 @@ class Unigram(DrawsSegmentations):
     def drawer(self, tokenizer) -> Callable[[str, random.Random], list[int]]:  # type: ignore[no-untyped-def]
         """Each word in drawn pieces."""
         scores = dict(json.loads(tokenizer.rust.to_str())["model"]["vocab"])
-        ids = tokenizer.rust.get_vocab()
+        ids, longest = tokenizer.rust.get_vocab(), max(map(len, scores))
 
         def draw(text: str, rng: random.Random) -> list[int]:
             words = tokenizer.words(text)
-            return [ids[piece] for word in words for piece in draw_pieces(word, scores, self.alpha, rng)]
+            return [ids[piece] for word in words for piece in draw_pieces(word, scores, longest, self.alpha, rng)]
 
         return draw
 

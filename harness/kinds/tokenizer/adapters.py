@@ -174,3 +174,12 @@ def train_sentencepiece(
         minloglevel=2,
     )
     return made.getvalue()
+
+
+def sentencepiece_scores(model: bytes) -> dict[bytes, float]:
+    """The pieces of a model as bytes with their scores; bytes by themselves and control ids are left out."""
+    held = optional("sentencepiece").SentencePieceProcessor(model_proto=model)
+    plain = [
+        i for i in range(held.get_piece_size()) if not (held.is_byte(i) or held.is_control(i) or held.is_unknown(i))
+    ]
+    return {held.id_to_piece(i).replace("\u2581", " ").encode(): held.get_score(i) for i in plain}

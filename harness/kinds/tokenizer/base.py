@@ -148,12 +148,14 @@ class TokenizerMethod(Method):
         )
 
     def probes(self) -> Iterable[Probe]:
-        """Measurements of the tokenizer on the test split of its corpus, and what the transplant did."""
+        """Measurements of the tokenizer on test prose and, where it learnt from other text, on that text's test split;
+        parity over languages; and what the transplant did."""
         from harness.kinds.tokenizer.capacity import Capacity
         from harness.kinds.tokenizer.intrinsics import Intrinsics, TransplantProbe
         from harness.kinds.tokenizer.parity import Parity
 
-        return (Intrinsics(self.corpus), Capacity(self.corpus), Parity(), TransplantProbe())
+        own = () if self.corpus == Intrinsics.corpus else (Intrinsics(self.corpus), Capacity(self.corpus))
+        return (Intrinsics(), Capacity(), *own, Parity(), TransplantProbe())
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

@@ -43,6 +43,12 @@ def byte_alphabet() -> list[str]:
     return sorted(printable_to_byte())
 
 
+def printable(token: bytes) -> str:
+    """The token in printable characters, one a byte."""
+    table = {byte: character for character, byte in printable_to_byte().items()}
+    return "".join(table[b] for b in token)
+
+
 def untrained(pattern: str) -> RustTokenizer:
     """A tokenizer without a model that cuts text into words by a named pattern and writes them as printable bytes."""
     if pattern not in PATTERNS:
@@ -85,14 +91,9 @@ def tokens_of(merges: Merges) -> list[bytes]:
 
 def bpe_state(merges: Merges, pattern: str = "gpt2") -> str:
     """A tokenizer with these merges as JSON, as :func:`train_bpe` gives it."""
-    printable = {byte: character for character, byte in printable_to_byte().items()}
-
-    def written(token: bytes) -> str:
-        return "".join(printable[b] for b in token)
-
     rust = untrained(pattern)
-    vocabulary = {written(token): i for i, token in enumerate(tokens_of(merges))}
-    rust.model = BPE(vocabulary, [(written(left), written(right)) for left, right in merges])
+    vocabulary = {printable(token): i for i, token in enumerate(tokens_of(merges))}
+    rust.model = BPE(vocabulary, [(printable(left), printable(right)) for left, right in merges])
     return str(rust.to_str())
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.kinds.method import Measurement
-from harness.kinds.tokenizer.intrinsics import renyi_bits, shannon_bits
+from harness.kinds.tokenizer.intrinsics import DEFAULT_CORPUS, renyi_bits, shannon_bits, under
 from harness.kinds.tokenizer.vocabulary import Vocabulary, utf8
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer
@@ -160,7 +160,7 @@ def pipeline(tokenizer: Tokenizer, texts: Sequence[str], train_texts: Sequence[s
 class Capacity:
     """The probe ``capacity``: utilisation, entropy orders and pipeline compression on the test split of a corpus."""
 
-    corpus: str = "python_docs"
+    corpus: str = DEFAULT_CORPUS
     max_bytes: int = 200_000
     name: str = "capacity"
 
@@ -168,8 +168,9 @@ class Capacity:
         """Figures of the subject's tokenizer; ranks come from as much training text."""
         tokenizer, texts = subject.text_tokenizer(), documents(self.corpus, "test", self.max_bytes)
         ids_D = [np.array(tokenizer.encode(text), dtype=np.int64) for text in texts]
-        return [
+        found = [
             *utilisation(ids_D, tokenizer.vocab_size),
             *entropy_orders(ids_D, sum(len(utf8(text)) for text in texts)),
             *pipeline(tokenizer, texts, documents(self.corpus, "train", self.max_bytes)),
         ]
+        return under(self.corpus, found)

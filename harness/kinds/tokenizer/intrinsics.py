@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -150,17 +150,28 @@ def measure_tokenizer(tokenizer: Tokenizer, texts: Sequence[str], seed: int = 0)
     return found
 
 
+DEFAULT_CORPUS = "python_docs"
+
+
+def under(corpus: str, found: Iterable[Measurement]) -> list[Measurement]:
+    """Figures under the corpus they come from; the default corpus is not named."""
+    if corpus == DEFAULT_CORPUS:
+        return list(found)
+    return [replace(m, phase=f"{corpus} {m.phase}".rstrip()) for m in found]
+
+
 @dataclass
 class Intrinsics:
     """The probe ``intrinsics``: the figures above on the test split of a corpus."""
 
-    corpus: str = "python_docs"
+    corpus: str = DEFAULT_CORPUS
     max_bytes: int = 200_000
     name: str = "intrinsics"
 
     def measure(self, subject: Subject) -> Sequence[Measurement]:
         """Figures of the subject's tokenizer."""
-        return measure_tokenizer(subject.text_tokenizer(), documents(self.corpus, "test", self.max_bytes))
+        texts = documents(self.corpus, "test", self.max_bytes)
+        return under(self.corpus, measure_tokenizer(subject.text_tokenizer(), texts))
 
 
 @dataclass

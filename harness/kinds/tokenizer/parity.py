@@ -35,10 +35,10 @@ def parity(tokenizer: Tokenizer, lines: Mapping[str, Sequence[str]], pivot: str 
 
     premium_RX, premium_X = cost_RX[:, 1:] / cost_RX[:, :1], cost_X[1:] / cost_X[0]
     return [
-        *(found("parity_premium", premium_X[i], premium_RX[:, i], x) for i, x in enumerate(languages[1:])),
         found("parity_premium", premium_X.mean(), premium_RX.mean(1)),
         found("parity_premium_max", premium_X.max(), premium_RX.max(1)),
         found("parity_gini", gini(cost_X), gini(cost_RX)),
+        *(found("parity_premium", premium_X[i], premium_RX[:, i], x) for i, x in enumerate(languages[1:])),
     ]
 
 

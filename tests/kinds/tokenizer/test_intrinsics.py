@@ -146,3 +146,11 @@ def test_ids_that_no_text_leads_to_are_counted():
     # The second "a" is never found; a broken character does not count.
     found = unreachable(table([b"a", b"b", b"a", b"\xc3"]))
     assert (found.value, found.n) == (1 / 3, 3)
+
+
+def test_figures_of_another_corpus_are_named_after_it(tiny, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("\n\n".join(f"paragraph {n} of my own text" * 20 for n in range(200)))
+    found = Intrinsics(str(path)).measure(tiny)
+    assert {m.phase for m in found} == {str(path)}
+    assert {m.phase for m in Intrinsics(max_bytes=5_000).measure(tiny)} == {""}

@@ -5,11 +5,12 @@ import json
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 
-from harness.kinds.tokenizer.adapters import from_sentencepiece, train_sentencepiece
+from harness.kinds.tokenizer.adapters import from_sentencepiece, sentencepiece_scores, train_sentencepiece
 from harness.kinds.tokenizer.bpe import train_bpe
 from harness.kinds.tokenizer.hostile import lost
 from harness.kinds.tokenizer.vocabulary import Specials
@@ -50,7 +51,7 @@ def test_encoding_is_the_most_probable_segmentation(made):
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0])
 def test_segmentations_are_drawn_by_their_probability(alpha):
     rng = random.Random(0)
-    found = Counter(tuple(draw_pieces("abc", SCORES, alpha, rng)) for _ in range(5000))
+    found = Counter(tuple(draw_pieces("abc", SCORES, 3, alpha, rng)) for _ in range(5000))
     weights = {p: math.exp(alpha * sum(SCORES[x] for x in p)) for p in segmentations("abc", SCORES)}
     for pieces, weight in weights.items():
         share = weight / sum(weights.values())
@@ -82,6 +83,17 @@ def test_sentencepiece_finds_tokens_of_like_use(tiny, made, texts):
     ours, theirs = (sum(len(t.encode(text)) for text in unseen) for t in (made, other))
     # Of 600 tokens both spend 256 on bytes.
     assert 0.85 < ours / theirs < 1.15
+
+
+def test_the_vocabulary_of_sentencepiece_is_used_over_bytes(tiny, texts):
+    pytest.importorskip("sentencepiece", reason="token-zoo[tokenizers] is not installed")
+    method = replace(SMALL, trainer="sentencepiece")
+    other = method.make(tiny.tokenizer, method.train(texts, 0))
+    assert method.train(texts, 0) == method.train(texts, 0)
+    assert (
+        lost(other) == [] and {bytes([b]) for b in range(256)} <= set(other.tokens) and 550 < len(other.tokens) <= 600
+    )
+    assert set(sentencepiece_scores(train_sentencepiece(texts, 600))) <= set(other.tokens)
 
 
 def test_training_is_timed_beside_sentencepiece_where_there_is_one(texts, monkeypatch):
