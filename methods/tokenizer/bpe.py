@@ -1,18 +1,15 @@
 """Byte-level BPE trained on a corpus: the most frequent adjacent pair becomes a token, again and again.
 
 Text is cut into words by a regular expression, and merges stay within a word. The embeddings are transplanted: tokens
-that the model has too keep their rows, the others get the mean of their old parts.
+that the model has too keep their rows, the others begin with the mean of their old parts or as ``init`` says.
 """
 
-import hashlib
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.method import Workload
-from harness.kinds.tokenizer import Properties, Specials, TokenizerMethod
-from harness.kinds.tokenizer.bpe import bpe_tokenizer, learn_merges, merges_of, train_bpe, word_counts
+from harness.kinds.tokenizer.trained import TrainedBpe
 
 
 @method(
@@ -28,43 +25,12 @@ from harness.kinds.tokenizer.bpe import bpe_tokenizer, learn_merges, merges_of, 
         "alphabet": "all 256 bytes from the start, so that every text can be encoded",
         "vocab_size": "bytes and merges; the subject's special tokens come on top",
         "corpus": "prose of the Python documentation by default, which the zoo's bits-per-byte passages also come from",
-        "embeddings": "mean of the old parts' rows (arXiv:2402.09977), no training after it",
+        "init": "fvt: mean of the old parts' rows (arXiv:2402.09977); mean: the mean row; random: normal noise with "
+        "the mean and deviation of each dimension; focus: sparsemax over spelling similarities to shared tokens "
+        "(arXiv:2305.14481, whose space is fastText). No training after it",
     },
 )
-class Bpe(TokenizerMethod):
-    """``vocab_size`` text tokens, words cut by ``pattern``."""
+class Bpe(TrainedBpe):
+    """``init`` says how the rows of tokens that the model lacks begin."""
 
-    trains: ClassVar[bool] = True
-
-    vocab_size: int = Field(8192, ge=256, le=262144, description="text tokens, the 256 bytes included")
-    min_frequency: int = Field(2, ge=1, description="a rarer pair is not merged")
-    pattern: Literal["gpt2", "digits", "cl100k", "none"] = Field("gpt2", description="how text is cut into words")
-    corpus: str = Field("python_docs", description="corpus name, or path of a text file or folder")
-    train_bytes: int = Field(4_000_000, ge=1, description="text to train on, at most")
-
-    def declared(self, tokenizer) -> Properties:  # type: ignore[no-untyped-def]
-        """Without a pattern, tokens may grow across words."""
-        return Properties(lossless=True, byte_complete=True, crosses_words=self.pattern == "none")
-
-    def train(self, texts, seed):  # type: ignore[no-untyped-def]
-        """The tokenizer as JSON."""
-        return train_bpe(texts, self.vocab_size, self.min_frequency, self.pattern)
-
-    def make(self, tokenizer, artifact):  # type: ignore[no-untyped-def]
-        """The trained tokenizer with the subject's special tokens."""
-        # Requests are cached under the name, so tokenizers that differ must differ in it.
-        content = hashlib.sha256(artifact.encode()).hexdigest()[:8]
-        return bpe_tokenizer(artifact, Specials.of(tokenizer), f"bpe-{self.vocab_size}-{content}")
-
-    def train_workload(self, texts) -> Workload:  # type: ignore[no-untyped-def]
-        """Training to a small vocabulary, beside the same written plainly in Python; both return the merges."""
-        # Without words every merge reads the whole text again, so the plain side is given fewer.
-        merges = min(self.vocab_size, 320 if self.pattern == "none" else 1024) - 256
-        return Workload(
-            name="train",
-            make=lambda: lambda: merges_of(train_bpe(texts, 256 + merges, self.min_frequency, self.pattern)),
-            reference=lambda: lambda: learn_merges(word_counts(texts, self.pattern), merges, self.min_frequency),
-            max_error=0.0,
-            units={"bytes": sum(len(text.encode()) for text in texts)},
-            details={"merges": merges},
-        )
+    init: Literal["fvt", "mean", "random", "focus"] = Field("fvt", description="first rows of new tokens")
