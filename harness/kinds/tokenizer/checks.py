@@ -166,7 +166,7 @@ def _answers(bench: _Bench) -> None:
         tokenizer = changed.text_tokenizer()
         ids = readable_sample(tokenizer)
         logits = logits_of(changed.model, changed, ids)
-        if changed.model is not bench.subject.model:
+        if tokenizer is not bench.subject.tokenizer:
             assert logits.shape[-1] == tokenizer.vocab_size == changed.model.config.get_text_config().vocab_size
         assert bool(logits.isfinite().all()), "some logits are not finite"
         score = changed.score([ScoreRequest(context=tuple(ids[:4]), continuation=tuple(ids[4:]))])[0]
