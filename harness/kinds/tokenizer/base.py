@@ -92,9 +92,13 @@ class TokenizerMethod(Method):
 
         return INITIALISERS[self.init]
 
+    def learn(self, subject: Subject, texts: Iterable[str], seed: int) -> Artifact:
+        """As :meth:`train`, for methods whose artifact holds something of the subject's model as well."""
+        return self.train(texts, seed)
+
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Train on the training split of ``corpus``."""
-        return self.train(documents(self.corpus, "train", self.train_bytes, ctx.seed), ctx.seed)
+        return self.learn(subject, documents(self.corpus, "train", self.train_bytes, ctx.seed), ctx.seed)
 
     @contextmanager
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:

@@ -36,7 +36,7 @@ class MergedEmbedding(nn.Module):
         self.ids: dict[tuple[int, ...], int] = {}
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """The model's own rows."""
         return self.inner.weight
 

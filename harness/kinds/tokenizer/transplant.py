@@ -113,6 +113,16 @@ def _configure(model: Any, new: Tokenizer) -> None:
         model.vocab_size = new.vocab_size
 
 
+def _layers(model: Any, size: int) -> tuple[nn.Embedding, nn.Linear]:
+    """The embedding and output layers; :class:`Refused` where they are not plain or hold too few rows."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(inputs, nn.Embedding) or not isinstance(outputs, nn.Linear):
+        raise Refused(f"{type(model).__name__} has no plain embedding and output layers to put a new vocabulary on")
+    if inputs.weight.shape[0] < size:
+        raise Refused(f"the model has {inputs.weight.shape[0]} embedding rows, its tokenizer {size} ids")
+    return inputs, outputs
+
+
 def _tables(inputs: nn.Embedding, outputs: nn.Linear, size: int) -> list[Tensor]:
     """What the model holds of each of ``size`` tokens, as matrices: input rows, untied output rows, biases."""
     tables = [inputs.weight]
@@ -123,10 +133,18 @@ def _tables(inputs: nn.Embedding, outputs: nn.Linear, size: int) -> list[Tensor]
     return [table.detach()[:size] for table in tables]
 
 
+def _beside(tables: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.to(torch.promote_types(t.dtype, torch.float32)) for t in tables], 1)
+
+
+def joined_rows(model: Any, size: int) -> Tensor:
+    """All that a model holds of each of ``size`` tokens in one matrix, as an initialiser sees it."""
+    return _beside(_tables(*_layers(model, size), size))
+
+
 def new_rows(tables: Sequence[Tensor], plan: Plan, init: Initialiser) -> tuple[list[Tensor], int]:
     """The matrices over the new vocabulary, kept rows copied exactly, and the number of fallback rows."""
-    wide_VD = torch.cat([t.to(torch.promote_types(t.dtype, torch.float32)) for t in tables], 1)
-    made = init(plan.missing, wide_VD) if plan.missing_ids else None
+    made = init(plan.missing, _beside(tables)) if plan.missing_ids else None
     size = len(plan.kept) + len(plan.missing_ids)
     widths = [t.shape[1] for t in tables]
     parts = made.rows_ND.split(widths, 1) if made else [t[:0] for t in tables]
@@ -144,11 +162,7 @@ def transplant(model: Any, old: Tokenizer, new: Tokenizer, init: Initialiser = f
 
     Works for tied and untied embeddings. Raises :class:`Refused` for a model without plain embedding and output layers.
     """
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    if not isinstance(inputs, nn.Embedding) or not isinstance(outputs, nn.Linear):
-        raise Refused(f"{type(model).__name__} has no plain embedding and output layers to put a new vocabulary on")
-    if inputs.weight.shape[0] < old.vocab_size:
-        raise Refused(f"the model has {inputs.weight.shape[0]} embedding rows, its tokenizer {old.vocab_size} ids")
+    inputs, outputs = _layers(model, old.vocab_size)
     plan = plan_rows(model, old, new)
     tables = _tables(inputs, outputs, old.vocab_size)
     fresh, fallback = new_rows(tables, plan, init)
