@@ -29,13 +29,15 @@ class Properties:
 
     ``lossless``: any text decodes to itself, byte for byte. ``byte_complete``: each of the 256 bytes is a token.
     ``crosses_words``: a token may hold blanks between other characters. ``stochastic``: the method draws among
-    segmentations of a text (``encode`` itself is always deterministic).
+    segmentations of a text (``encode`` itself is always deterministic). ``normalizes``: token bytes are those of
+    another writing of the text (small letters, one form for several).
     """
 
     lossless: bool
     byte_complete: bool
     crosses_words: bool = False
     stochastic: bool = False
+    normalizes: bool = False
 
 
 def unseen_texts(max_bytes: int = UNSEEN_BYTES) -> list[str]:
