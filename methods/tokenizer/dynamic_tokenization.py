@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 from unicodedata import category
 
 from pydantic import Field
@@ -108,6 +108,8 @@ def merge_tokens(texts: Sequence[Sequence[Token]], merges: int, boundary: Bounda
 )
 class DynamicTokenization(TokenizerMethod):
     """The subject's tokenizer; contexts are read in at most ``merges`` merges' worth fewer tokens."""
+
+    replaces: ClassVar[frozenset[str]] = frozenset({"decoder"})
 
     merges: int = Field(100, ge=0, description="merges of a context, at most; 0 leaves it as it is")
     boundary: Boundary = Field("word", description="what a merged token must lie within")

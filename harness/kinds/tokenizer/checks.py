@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -189,6 +190,18 @@ def _answers(bench: _Bench) -> None:
         assert len(fresh) <= 3, f"more than the embedding and output layers were copied: {fresh}"
 
 
+def _identity(bench: _Bench) -> None:
+    """At its identity a method answers as its baseline does, bit for bit."""
+    twin = replace(bench.method, **dict(bench.method.card.identity or {}))  # type: ignore[type-var]
+    ids = readable_sample(bench.subject.text_tokenizer())
+    request = ScoreRequest(context=tuple(ids[:6]), continuation=tuple(ids[6:12]))
+    prompt = GenerateRequest(prompts=[ids], max_new_tokens=4, ignore_eos=True)
+    with twin.apply(bench.subject, bench.artifact) as changed:
+        ours, theirs = changed.score([request]), bench.subject.score([request])
+        assert ours == theirs, f"scores {ours}, the baseline's {theirs}"
+        assert changed.generate(prompt)[0].tokens == bench.subject.generate(prompt)[0].tokens, "other tokens"
+
+
 def tokenizer_checks(method: TokenizerMethod, subject: Subject) -> Iterable[Check]:
     """The checks of the kind, for this method on this subject."""
     bench = _Bench(method, subject)
@@ -203,5 +216,7 @@ def tokenizer_checks(method: TokenizerMethod, subject: Subject) -> Iterable[Chec
         "subject untouched after an exception": partial(_restored, fail=True),
         "scores and generates over the new vocabulary": _answers,
     }
+    if method.card.identity is not None:
+        named["identity equals baseline"] = _identity
     for name, run in named.items():
         yield Check(name, partial(run, bench))

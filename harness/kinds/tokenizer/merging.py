@@ -17,7 +17,6 @@ from harness.errors import Refused
 from harness.kinds.method import Measurement
 from harness.kinds.tokenizer.intrinsics import draw_weights, ratio
 from harness.kinds.tokenizer.transplant import replace_modules
-from harness.subjects.decode import AutoregressiveDecoder
 from harness.subjects.requests import GenerateRequest, Generation, Score, ScoreRequest
 from harness.subjects.subject import Decoder, Scorer, Subject
 from harness.subjects.tokenizer import Tokenizer
@@ -142,10 +141,6 @@ def reading_merged(subject: Subject, merge: Merge) -> Subject:
     embed = subject.model.get_input_embeddings()
     if not isinstance(embed, nn.Embedding):
         raise Refused(f"{type(subject.model).__name__} has no plain embedding layer to read merged tokens through")
-    if not isinstance(subject.decoder, AutoregressiveDecoder):
-        raise Refused(
-            f"merged contexts cannot follow {'+'.join(subject.stack)}, which reads the prompt's ids; write them first"
-        )
     merger = ContextMerger(merge, MergedEmbedding(embed))
     return replace(
         subject,

@@ -10,6 +10,8 @@ from harness.kinds.checking import run_checks
 from harness.kinds.stack import applied
 from harness.subjects.requests import GenerateRequest, ScoreRequest
 from harness.subjects.runner import Runner
+from methods.pruning.kv_streaming import KvStreaming
+from methods.speculative.token_recycling import TokenRecycling
 from methods.tokenizer.dynamic_tokenization import DynamicTokenization, Token, may_be_one, merge_tokens
 
 TEXT = "the cat sat on the mat; the self-made cat's na\u00efve  tail\n\n\nended there."
@@ -125,6 +127,14 @@ def test_processors_are_refused_only_where_something_was_merged(tiny):
         assert changed.generate(plain)[0].tokens
         with pytest.raises(Refused, match="repetition penalty"):
             changed.generate(GenerateRequest(prompts=[(97, 98)], max_new_tokens=2, repetition_penalty=1.1))
+
+
+def test_it_stacks_with_caches_but_not_with_drafters(tiny, requests):
+    method = DynamicTokenization(merges=20)
+    with applied([method, KvStreaming(keep_ratio=0.5)], tiny) as changed:
+        assert all(score.logprob <= 0 for score in changed.score(requests))
+    with pytest.raises(Refused, match="both replace the decoder"), applied([method, TokenRecycling()], tiny):
+        pass
 
 
 def test_the_probe_says_how_much_shorter_code_becomes(tiny):
