@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.kinds.architecture.training import Batch
+from harness.toolkit.rows import Batch
 
 CLUSTERS, RING, FEATURES, NOISE = 12, 25, 32, 0.1
 STAYS, COLD_EVERY = 0.8, 10

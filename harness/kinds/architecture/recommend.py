@@ -19,9 +19,10 @@ from harness.errors import Refused
 from harness.kinds.architecture.base import seeded
 from harness.kinds.architecture.interactions import USERS, Interactions, ndcg, ranks, recall, synthetic
 from harness.kinds.architecture.stepwise import no_cache
-from harness.kinds.architecture.training import Batch, descend
+from harness.kinds.architecture.training import descend
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe
 from harness.subjects.subject import Subject
+from harness.toolkit.rows import Batch
 
 USERS_AT_ONCE = 250
 

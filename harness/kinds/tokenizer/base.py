@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import Refused, UsageError
 from harness.kinds.method import Artifact, Check, Method, PrepareContext, Probe, Workload
@@ -15,6 +15,9 @@ from harness.subjects.decode import AutoregressiveDecoder
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer
 from harness.toolkit.corpora import documents
+
+if TYPE_CHECKING:
+    from harness.kinds.tokenizer.initialise import Initialiser
 
 UNSEEN_BYTES = 1_000_000
 TRAIN_WORKLOAD_BYTES = 100_000
@@ -26,13 +29,15 @@ class Properties:
 
     ``lossless``: any text decodes to itself, byte for byte. ``byte_complete``: each of the 256 bytes is a token.
     ``crosses_words``: a token may hold blanks between other characters. ``stochastic``: the method draws among
-    segmentations of a text (``encode`` itself is always deterministic).
+    segmentations of a text (``encode`` itself is always deterministic). ``normalizes``: token bytes are those of
+    another writing of the text (small letters, one form for several).
     """
 
     lossless: bool
     byte_complete: bool
     crosses_words: bool = False
     stochastic: bool = False
+    normalizes: bool = False
 
 
 def unseen_texts(max_bytes: int = UNSEEN_BYTES) -> list[str]:
@@ -68,12 +73,14 @@ class TokenizerMethod(Method):
     """Gives the subject another tokenizer, with the embeddings transplanted onto it.
 
     A subclass declares its ``properties`` and overrides :meth:`make`; one that trains sets ``trains``, has a field
-    ``corpus`` and overrides :meth:`train` as well. The body of the model is shared with the given subject.
+    ``corpus`` and overrides :meth:`train` as well. ``init`` names how the rows of tokens that the model lacks begin.
+    The body of the model is shared with the given subject.
     """
 
     properties: ClassVar[Properties]
     corpus: str = "python_docs"
     train_bytes: int | None = None
+    init: str = "fvt"
 
     def declared(self, tokenizer: Tokenizer) -> Properties:
         """What holds of the tokenizer this method makes from the subject's."""
@@ -87,9 +94,19 @@ class TokenizerMethod(Method):
         """Learn from texts; deterministic, and the result survives ``torch.save`` (a string or plain tensors)."""
         raise NotImplementedError(f"{self.card.id} declares trains = True but has no train")
 
+    def initialiser(self, artifact: Artifact) -> Initialiser:
+        """What makes the rows of tokens that the model lacks."""
+        from harness.kinds.tokenizer.initialise import INITIALISERS
+
+        return INITIALISERS[self.init]
+
+    def learn(self, subject: Subject, texts: Iterable[str], seed: int) -> Artifact:
+        """As :meth:`train`, for methods whose artifact holds something of the subject's model as well."""
+        return self.train(texts, seed)
+
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Train on the training split of ``corpus``."""
-        return self.train(documents(self.corpus, "train", self.train_bytes, ctx.seed), ctx.seed)
+        return self.learn(subject, documents(self.corpus, "train", self.train_bytes, ctx.seed), ctx.seed)
 
     @contextmanager
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
@@ -105,7 +122,7 @@ class TokenizerMethod(Method):
             raise UsageError(f"{self.card.id} needs its artifact; make it with: zoo train {self.card.id}")
         old = subject.text_tokenizer()
         new = self.make(old, artifact)
-        model, report = transplant(subject.model, old, new)
+        model, report = transplant(subject.model, old, new, self.initialiser(artifact))
         model.transplant_report = report
         yield replace(subject, model=model, tokenizer=new)
 

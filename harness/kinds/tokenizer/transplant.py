@@ -1,8 +1,7 @@
 """Puts a new vocabulary on a trained model: rows of embeddings are copied or mixed, everything else is shared.
 
 A token that both vocabularies hold (compared by bytes) keeps its row exactly; specials are matched by name, then by
-role; any other token gets the mean of the rows of its parts under the old tokenizer ("fast vocabulary transfer",
-arXiv:2402.09977); a token without known parts gets the mean row. Input and output rows are mixed by the same weights.
+role; all others are given to an initialiser, which makes input and output rows alike.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import Refused
+from harness.kinds.tokenizer.initialise import Initialiser, Missing, fvt
 from harness.kinds.tokenizer.vocabulary import Vocabulary, special_names
 from harness.subjects.tokenizer import Tokenizer
 
@@ -25,7 +24,10 @@ NORM_QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True)
 class TransplantReport:
-    """How many new rows came from where, and quantiles of the row norms before and after (drift hurts the softmax)."""
+    """How many new rows came from where, and quantiles of the row norms before and after (drift hurts the softmax).
+
+    ``composed`` rows were made by the initialiser from what it knows of their tokens, ``fallback`` ones from nothing.
+    """
 
     shared: int
     special: int
@@ -42,34 +44,35 @@ def special_sources(old: Tokenizer, new: Tokenizer) -> dict[int, int]:
     return found | {new_names[name]: old_names[name] for name in new_names.keys() & old_names.keys()}
 
 
-def row_sources(old: Tokenizer, new: Tokenizer) -> tuple[list[list[int]], dict[str, int]]:
-    """Old ids whose rows make up each new row (empty: none known), and the number of rows by origin."""
-    held = Vocabulary(old)
+@dataclass(frozen=True)
+class Plan:
+    """Old id of each new id that keeps its row, the new ids that need one made, and what is known of those."""
+
+    kept: dict[int, int]
+    special: int
+    missing_ids: list[int]
+    missing: Missing
+
+
+def plan_rows(model: Any, old: Tokenizer, new: Tokenizer) -> Plan:
+    """Which rows are copied and which are to be made, compared by bytes."""
+    held, made = Vocabulary(old), Vocabulary(new)
     specials = special_sources(old, new)
-    sources: list[list[int]] = []
-    counts = dict.fromkeys(("shared", "special", "composed", "fallback"), 0)
-    for token_id, data in enumerate(Vocabulary(new).tokens):
+    kept: dict[int, int] = {}
+    for token_id, data in enumerate(made.tokens):
         if data is None:
-            kind, parts = "special", [specials[token_id]] if token_id in specials else []
+            if token_id in specials:
+                kept[token_id] = specials[token_id]
         elif token_id < len(held.tokens) and held.tokens[token_id] == data:
-            kind, parts = "shared", [token_id]
+            kept[token_id] = token_id
         elif data in held.by_bytes:
-            kind, parts = "shared", [held.by_bytes[data]]
-        else:
-            kind, parts = "composed", held.decompose(data)
-        counts[kind if parts else "fallback"] += 1
-        sources.append(parts)
-    return sources, counts
-
-
-def mix_rows(rows_VD: Tensor, sources: Sequence[Sequence[int]]) -> Tensor:
-    """Means of the named rows ``[len(sources), D]``; a single source is copied exactly, none gives the mean row."""
-    flat = torch.tensor([i for parts in sources for i in parts], dtype=torch.long, device=rows_VD.device)
-    lengths = torch.tensor([len(parts) for parts in sources], device=rows_VD.device)
-    wide = rows_VD.to(torch.promote_types(rows_VD.dtype, torch.float32))
-    mixed = F.embedding_bag(flat, wide, lengths.cumsum(0) - lengths, mode="mean")
-    mixed[lengths == 0] = wide.mean(0)
-    return mixed.to(rows_VD.dtype)
+            kept[token_id] = held.by_bytes[data]
+    missing = [i for i in range(len(made.tokens)) if i not in kept]
+    tokens = [made.tokens[i] for i in missing]
+    shared = sorted({source for i, source in kept.items() if made.tokens[i] is not None})
+    parts = [held.decompose(data) if data else [] for data in tokens]
+    special = sum(made.tokens[i] is None for i in kept)
+    return Plan(kept, special, missing, Missing(model, held, tokens, parts, shared))
 
 
 def _twin(module: nn.Module) -> Any:
@@ -110,35 +113,76 @@ def _configure(model: Any, new: Tokenizer) -> None:
         model.vocab_size = new.vocab_size
 
 
-def _new_parameter(old: Tensor, sources: Sequence[Sequence[int]]) -> nn.Parameter:
-    with torch.no_grad():
-        rows = old if old.dim() == 2 else old[:, None]
-        mixed = mix_rows(rows.detach(), sources)
-    return nn.Parameter(mixed if old.dim() == 2 else mixed[:, 0], requires_grad=old.requires_grad)
+def _layers(model: Any, size: int) -> tuple[nn.Embedding, nn.Linear]:
+    """The embedding and output layers; :class:`Refused` where they are not plain or hold too few rows."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(inputs, nn.Embedding) or not isinstance(outputs, nn.Linear):
+        raise Refused(f"{type(model).__name__} has no plain embedding and output layers to put a new vocabulary on")
+    if inputs.weight.shape[0] < size:
+        raise Refused(f"the model has {inputs.weight.shape[0]} embedding rows, its tokenizer {size} ids")
+    return inputs, outputs
 
 
-def transplant(model: Any, old: Tokenizer, new: Tokenizer) -> tuple[Any, TransplantReport]:
+def _tables(inputs: nn.Embedding, outputs: nn.Linear, size: int) -> list[Tensor]:
+    """What the model holds of each of ``size`` tokens, as matrices: input rows, untied output rows, biases."""
+    tables = [inputs.weight]
+    if outputs.weight is not inputs.weight:
+        tables.append(outputs.weight)
+    if outputs.bias is not None:
+        tables.append(outputs.bias[:, None])
+    return [table.detach()[:size] for table in tables]
+
+
+def _beside(tables: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.to(torch.promote_types(t.dtype, torch.float32)) for t in tables], 1)
+
+
+def joined_rows(model: Any, size: int) -> Tensor:
+    """All that a model holds of each of ``size`` tokens in one matrix, as an initialiser sees it."""
+    return _beside(_tables(*_layers(model, size), size))
+
+
+def new_rows(tables: Sequence[Tensor], plan: Plan, init: Initialiser) -> tuple[list[Tensor], int]:
+    """The matrices over the new vocabulary, kept rows copied exactly, and the number of fallback rows."""
+    made = init(plan.missing, _beside(tables)) if plan.missing_ids else None
+    size = len(plan.kept) + len(plan.missing_ids)
+    widths = [t.shape[1] for t in tables]
+    parts = made.rows_ND.split(widths, 1) if made else [t[:0] for t in tables]
+    fresh = []
+    for table, part in zip(tables, parts, strict=True):
+        rows = table.new_empty(size, table.shape[1])
+        rows[list(plan.kept)] = table[list(plan.kept.values())]
+        rows[plan.missing_ids] = part.to(table.dtype)
+        fresh.append(rows)
+    return fresh, made.fallback if made else 0
+
+
+def transplant(model: Any, old: Tokenizer, new: Tokenizer, init: Initialiser = fvt) -> tuple[Any, TransplantReport]:
     """A model over the new vocabulary that shares its body with the given one, which is not touched.
 
     Works for tied and untied embeddings. Raises :class:`Refused` for a model without plain embedding and output layers.
     """
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    if not isinstance(inputs, nn.Embedding) or not isinstance(outputs, nn.Linear):
-        raise Refused(f"{type(model).__name__} has no plain embedding and output layers to put a new vocabulary on")
-    if inputs.weight.shape[0] < old.vocab_size:
-        raise Refused(f"the model has {inputs.weight.shape[0]} embedding rows, its tokenizer {old.vocab_size} ids")
-    sources, counts = row_sources(old, new)
+    inputs, outputs = _layers(model, old.vocab_size)
+    plan = plan_rows(model, old, new)
+    tables = _tables(inputs, outputs, old.vocab_size)
+    fresh, fallback = new_rows(tables, plan, init)
     embed, head = _twin(inputs), _twin(outputs)
-    embed.weight = _new_parameter(inputs.weight, sources)
+    embed.weight = nn.Parameter(fresh[0], requires_grad=inputs.weight.requires_grad)
     embed.num_embeddings, embed.padding_idx = new.vocab_size, None
-    head.weight = embed.weight if outputs.weight is inputs.weight else _new_parameter(outputs.weight, sources)
+    tied = outputs.weight is inputs.weight
+    head.weight = embed.weight if tied else nn.Parameter(fresh[1], requires_grad=outputs.weight.requires_grad)
     head.out_features = new.vocab_size
     if outputs.bias is not None:
-        head.bias = _new_parameter(outputs.bias, sources)
+        head.bias = nn.Parameter(fresh[-1][:, 0].contiguous(), requires_grad=outputs.bias.requires_grad)
     made: Any = replace_modules(model, {inputs: embed, outputs: head})
     _configure(made, new)
     return made, TransplantReport(
-        **counts, old_norms=_norms(inputs.weight[: old.vocab_size]), new_norms=_norms(embed.weight)
+        shared=len(plan.kept) - plan.special,
+        special=plan.special,
+        composed=len(plan.missing_ids) - fallback,
+        fallback=fallback,
+        old_norms=_norms(tables[0]),
+        new_norms=_norms(embed.weight),
     )
 
 

@@ -11,11 +11,17 @@ from harness.kinds.tokenizer.consistency import log_probabilities
 from harness.kinds.tokenizer.hostile import comes_back
 from harness.subjects.catalog import DEFAULT_MODEL
 from harness.subjects.load import load_subject
+from harness.subjects.requests import ScoreRequest
 from harness.toolkit.corpora import documents
 from methods.tokenizer.bpe import Bpe
 from methods.tokenizer.byte import Byte
+from methods.tokenizer.dynamic_tokenization import DynamicTokenization
 from methods.tokenizer.native import Native
+from methods.tokenizer.number_direction import NumberDirection
 from methods.tokenizer.stochastok import StochasTok
+from methods.tokenizer.token_adapt import TokenAdapt
+from methods.tokenizer.tst_numbers import TstNumbers
+from methods.tokenizer.turkish_hybrid import TurkishHybrid
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +65,35 @@ def test_a_plain_swap_costs_more_the_further_it_goes(subject):
     assert bits_per_byte(subject, texts) == found[0]
 
 
-@pytest.mark.parametrize("method", [Native(), Byte(), Bpe(), StochasTok()], ids=lambda m: m.card.id)
+def test_rows_that_know_their_token_beat_those_that_do_not(subject):
+    texts = [t for t in documents("python_docs", "test") if len(t) < 300][:6]
+    artifact = Bpe().train(documents("python_docs", "train"), 0)
+    found = []
+    for method in (TokenAdapt(), Bpe(init="mean"), Bpe(init="random")):
+        with applied([method], subject, lambda m, s: artifact) as changed:
+            found.append(bits_per_byte(changed, texts))
+    assert found == sorted(found)
+
+
+def test_merged_contexts_are_shorter_and_without_merges_the_same(subject):
+    ids = subject.tokenizer.encode(documents("python_source", "test")[0])[:200]
+    request = ScoreRequest(context=tuple(ids[:150]), continuation=tuple(ids[150:]))
+    before = subject.score([request])
+    with applied([DynamicTokenization(merges=0)], subject) as changed:
+        assert changed.score([request]) == before
+    merge = DynamicTokenization().merge_of(subject.tokenizer)
+    assert len(merge(request.context)) < 0.9 * len(request.context)
+    with applied([DynamicTokenization()], subject) as changed:
+        assert changed.score([request])[0].logprob < before[0].logprob
+
+
+METHODS = [
+    *(Native(), Byte(), Bpe(), StochasTok(), NumberDirection(), TstNumbers(), TstNumbers(option="A", mode="paper")),
+    *(DynamicTokenization(), TurkishHybrid(), TokenAdapt(vocab_size=2000)),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.card.id)
 def test_all_checks_pass(subject, method):
     for check in method.checks(subject):
         check.run()

@@ -1,7 +1,7 @@
 """The checks pass on an honest method and catch each kind of dishonest one."""
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -46,6 +46,14 @@ def test_honest_methods_pass(subject):
     assert outcome(Byte(), subject) == set()
     assert outcome(Native(), subject) == set()
     assert outcome(Fake(), subject) == set()
+
+
+def test_a_false_identity_is_caught(subject):
+    @dataclass(frozen=True)
+    class Claims(Fake):
+        card = replace(Byte.card, identity={})
+
+    assert outcome(Claims(), subject) == {"identity equals baseline"}
 
 
 def test_a_lossy_encoder_is_caught(tiny):

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer as RustTokenizer
 
 from harness.errors import Refused
 from harness.kinds.tokenizer import Specials, Vocabulary
-from harness.kinds.tokenizer.bpe import bpe_tokenizer, train_bpe
+from harness.kinds.tokenizer.bpe import ByteLevelTokenizer, train_bpe
 from harness.kinds.tokenizer.phantom import outcome
 from harness.kinds.tokenizer.rewrites import Item, TokenConsistency, items, rates, sentences, tally
 from harness.subjects.requests import Generation
@@ -22,7 +23,7 @@ SETTINGS = {"sentences": 4, "samples": 6}
 @pytest.fixture(scope="module")
 def tokenizer():
     state = train_bpe(documents("python_docs", "train", 40_000), 900)
-    return bpe_tokenizer(state, Specials(("<p>", "<e>"), "<p>", ("<e>",)), "bpe")
+    return ByteLevelTokenizer(RustTokenizer.from_str(state), Specials(("<p>", "<e>"), "<p>", ("<e>",)), "bpe")
 
 
 def bytewise(tokenizer, data):
