@@ -20,7 +20,7 @@ def has_triton() -> bool:
 
 def interpreted() -> bool:
     """Whether Triton runs its kernels in Python, slowly, on any device."""
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 def prefers_triton(device: torch.device, dtype: torch.dtype) -> bool:

@@ -102,6 +102,19 @@ def test_a_group_of_one_is_the_plain_path_bit_for_bit():
     assert result_error(ours, theirs) < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("path", PATHS)
+def test_flex_attention_under_the_same_mask_gives_the_same(path):
+    """A peer on any device: torch's attention with a mask that is a function, not compiled."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    layout, tensors = inputs(SHAPES["several groups"], dtype=torch.float32)
+    mask_TT, tokens = layout.mask_TT, layout.num_tokens
+    blocks = create_block_mask(lambda b, h, q, k: mask_TT[q, k], None, None, tokens, tokens, device="cpu")
+    expected = flex_attention(*tensors, block_mask=blocks, scale=0.4, enable_gqa=True)
+    torch.testing.assert_close(DualKV(path=path).attend(*tensors, layout, 0.4), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_an_unknown_path_is_a_usage_error():
     with pytest.raises(UsageError, match="path"):
         parse_stack("dualkv@path=fused").build()

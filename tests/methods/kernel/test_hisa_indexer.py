@@ -126,3 +126,46 @@ def test_a_gpu_chooses_what_the_cpu_chooses(tiny):
     there = Indexing(*(getattr(inputs[0], name).cuda() for name in ("query_SMHD", "gate_SMH", "start_SM", "stop_SM")))
     ours = chosen((there, inputs[1].cuda()))
     torch.testing.assert_close(scores_of(inputs, ours.cpu()), scores_of(inputs, chosen(inputs)), rtol=1e-4, atol=1e-4)
+
+
+def queries_and_keys(layers, tokens):
+    """Rotated queries and keys of the default model's first layers on prose, ``(q [1, H, T, D], k [1, G, T, D])``."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    from harness.subjects.catalog import DEFAULT_MODEL
+    from harness.subjects.load import load_subject
+    from harness.toolkit.rows import windows
+
+    subject, seen = load_subject(DEFAULT_MODEL, device="cpu", dtype="float32"), []
+
+    def noting(module, query, key, value, mask, **kwargs):
+        seen.append((query, key))
+        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+
+    AttentionInterface.register("noting", noting)
+    AttentionMaskInterface.register("noting", sdpa_mask)
+    subject.model.set_attn_implementation("noting")
+    subject.model.model.layers = subject.model.model.layers[:layers]
+    ids, _ = windows(subject.text_tokenizer(), "python_docs", "test", 1, tokens, 0)
+    with torch.no_grad():
+        subject.model.model(input_ids=ids, use_cache=False)
+    return seen
+
+
+@pytest.mark.slow
+def test_on_keys_of_a_real_model_more_is_shared_than_once_neighbours_are_torn_apart():
+    """Each key/value head is an indexer: its group's queries, evenly weighted. A quarter of the tokens is scored."""
+    shares = {False: [], True: []}
+    for query, key in queries_and_keys(6, 1024)[1:]:
+        queries = query[0, :, -16:].unflatten(0, (key.shape[1], -1)).transpose(1, 2)
+        gate, start = torch.ones(queries.shape[:3]) / queries.shape[2], torch.zeros(key.shape[1], 16, dtype=torch.long)
+        asked = Indexing(queries, gate, start, torch.arange(1009, 1025).expand_as(start))
+        for shuffled in shares:
+            order = torch.randperm(1024, generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(1024)
+            inputs = (asked, key[0, :, order])
+            shares[shuffled].append(intersection_over_union(chosen(inputs, 16, 16, 64), flat_tokens(*inputs, 64)))
+    whole, torn = (sum(values) / len(values) for values in shares.values())
+    print(f"overlap with the flat indexer: {whole:.3f} on prose, {torn:.3f} on shuffled keys")
+    assert whole > torn + 0.1
