@@ -52,7 +52,7 @@ def _tiny_chain_sum_mixed() -> tuple[Any, Any, int]:
     from harness.subjects.chain_sum_text import ChainSumText
     from harness.subjects.warm_start import WarmStart, obtain_warm_start
 
-    return obtain_warm_start(WarmStart(language=ChainSumText(operands=2, most=8), steps=1500))
+    return obtain_warm_start(WarmStart(language=ChainSumText(operands=2, most=6), steps=1500))
 
 
 def _tiny_multi_select() -> tuple[Any, Any, int]:
@@ -88,7 +88,7 @@ MODELS: dict[str, ModelEntry] = {
         ),
         ModelEntry(
             "tiny-chain-sum-mixed",
-            "the same for sums of two to eight digits",
+            "the same for sums of two to six digits",
             "none",
             "float32",
             _tiny_chain_sum_mixed,

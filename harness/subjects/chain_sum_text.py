@@ -68,7 +68,11 @@ def answer_digit(operands: Sequence[int]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ChainSumText:
-    """Sums of ``operands`` digits, or of ``operands`` to ``most`` where that is more."""
+    """Sums of ``operands`` digits, or of ``operands`` to ``most`` where that is more.
+
+    Prompts of mixed sums begin with as many zeros as make them all of one length, and so do their traces: a tiny model
+    learns where to look by distance, and reads fewer digits no less well.
+    """
 
     operands: int = 4
     most: int = 0
@@ -83,8 +87,8 @@ class ChainSumText:
                 return operands
 
     def prompt(self, problem: Sequence[int]) -> str:
-        """``3+8+5+9=``."""
-        return "+".join(map(str, problem)) + "="
+        """``3+8+5+9=``, of mixed sums ``0+0+3+8=``."""
+        return "+".join(map(str, self._padded(problem))) + "="
 
     def grade(self, problem: Sequence[int], response: str) -> float:
         """1 for a well-formed trace, which may be empty, with the right answer; else 0."""
@@ -93,7 +97,8 @@ class ChainSumText:
 
     def write(self, problem: Sequence[int], rng: random.Random) -> str:
         """A response as the warm start shows it: running sums with errors, checks of the last one, then the answer."""
-        style, steps, total = self.style, [], 0
+        style, total = self.style, 0
+        steps = [0] * (len(self._padded(problem)) - len(problem))
         for operand in problem:
             total = (total + operand) % 10
             if rng.random() < style.wrong:
@@ -106,3 +111,6 @@ class ChainSumText:
             steps.append(total)
             checks += 1
         return ";".join(map(str, steps)) + f"#{total}"
+
+    def _padded(self, problem: Sequence[int]) -> list[int]:
+        return [0] * (self.most - len(problem)) + list(problem)

@@ -92,7 +92,7 @@ class SumText:
 Problems = Literal["chain_sum", "chain_sum_mixed", "multi_select", "multi_select_soft", "pref_tokens", "sums"]
 TASKS: dict[str, ToyTask] = {
     "chain_sum": ToyTask(),
-    "chain_sum_mixed": ToyTask(text=ChainSumText(operands=2, most=8)),
+    "chain_sum_mixed": ToyTask(text=ChainSumText(operands=2, most=6)),
     "multi_select": ToyTask(text=MultiSelectText()),
     "multi_select_soft": ToyTask(text=MultiSelectText(soft=True)),
     "pref_tokens": ToyTask(text=PrefText()),

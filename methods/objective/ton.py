@@ -64,7 +64,7 @@ def draw_example(task: VerifiableTask, q: float, rng: random.Random) -> tuple[An
     },
 )
 class Ton(ObjectiveMethod):
-    """GRPO after thought dropout. Its problems are sums of two to eight digits, of which the short need no thought."""
+    """GRPO after thought dropout. Its problems are sums of two to six digits, of which the short need no thought."""
 
     problems: Problems = Field("chain_sum_mixed", description="what is asked; responses need a mark before the answer")
     q: float = Field(0.5, ge=0, le=1, description="probability that a thought is left out")

@@ -93,7 +93,7 @@ def test_another_language_is_another_file_and_prompts_of_any_length_are_asked(ca
 
 LANGUAGES = {
     "tiny-chain-sum": ChainSumText(),
-    "tiny-chain-sum-mixed": ChainSumText(operands=2, most=8),
+    "tiny-chain-sum-mixed": ChainSumText(operands=2, most=6),
     "tiny-multi-select": MultiSelectText(),
 }
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from harness.errors import Refused
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Workload
-from harness.kinds.objective.lora import add_adapters, merge_adapters
+from harness.kinds.objective.adapters import with_adapters
 from harness.subjects.subject import TRAIN, Subject
 from harness.toolkit.rows import Batch, batches, windows
 from harness.toolkit.trainer import optimizer_step
@@ -95,9 +95,8 @@ class FineTuningMethod(Method):
         if subject.dtype in (torch.bfloat16, torch.float16):
             model.float()
         model.set_attn_implementation("sdpa")
-        trainable = add_adapters(model, ADAPTED, self.rank, self.alpha, seed)
-        if not trainable:
-            raise Refused(f"{self.card.id} adapts layers named {', '.join(ADAPTED)}; {subject.name} has none")
+        with_adapters(model, ADAPTED, self.rank, self.alpha, seed)
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if self.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model.train(), trainable
@@ -131,11 +130,9 @@ class FineTuningMethod(Method):
         if artifact is None:
             raise Refused(f"{self.card.id} has no trained adapters; prepare it first (zoo train {self.card.id})")
         model = copy.deepcopy(subject.model)
-        held = add_adapters(model, ADAPTED, self.rank, self.alpha, 0)
-        with torch.no_grad():
-            for name, parameter in held.items():
-                parameter.copy_(artifact["state"][name])
-        merge_adapters(model)
+        adapted = with_adapters(model, ADAPTED, self.rank, self.alpha, 0)
+        model.load_state_dict(artifact["state"], strict=False)
+        adapted.merge_and_unload()
         yield replace(subject, model=model.eval())
 
     def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:

@@ -25,6 +25,10 @@ from harness.subjects.subject import Subject
 from harness.toolkit.trainer import adamw, optimizer_step
 
 
+def _adapted(model: Any, rank: int, seed: int) -> Adapted | None:
+    return with_adapters(model, ("q_proj", "v_proj"), rank, 2 * rank, seed) if rank else None
+
+
 @dataclass(frozen=True)
 class Learner:
     """A policy in training, the critic beside it (None for most objectives), both as ``modules``, and the optimizer."""
@@ -40,7 +44,7 @@ class Learner:
     def of(cls, method: ObjectiveMethod, subject: Subject, seed: int = 0) -> Learner:
         """A fresh learner over the subject's own model, which gets LoRA adapters where the method asks for them."""
         model, critic = subject.model, method.critic(subject)
-        adapted = with_adapters(model, method.lora_rank, seed) if method.lora_rank else None
+        adapted = _adapted(model, method.lora_rank, seed)
         modules = nn.ModuleList([model] if critic is None else [model, critic])
         return cls(method, model, critic, modules, adamw(modules, method.learning_rate), adapted)
 

@@ -67,5 +67,17 @@ def test_merged_weights_answer_as_the_model_with_adapters_did(tiny):
 
 
 def test_a_model_without_the_projections_is_refused():
-    with pytest.raises(Refused, match="lora_rank must be 0"):
-        with_adapters(torch.nn.Sequential(torch.nn.Linear(2, 2)), 2, 0)
+    with pytest.raises(Refused, match="no layers to adapt: the model has none named q_proj, v_proj"):
+        with_adapters(torch.nn.Sequential(torch.nn.Linear(2, 2)), ("q_proj", "v_proj"), 2, 4, 0)
+
+
+def test_adapters_begin_as_the_model_alone_take_gradients_and_leave_no_trace_once_merged(tiny):
+    model = copy.deepcopy(tiny.model)
+    names, ids = [name for name, _ in model.named_modules()], torch.arange(9)[None]
+    adapted = with_adapters(model, ["q_proj"], 2, 4.0, 0)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(learning) == 2 * 2 and all("q_proj.lora" in name for name in learning)
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, tiny.model(input_ids=ids).logits)
+    adapted.merge_and_unload()
+    assert [name for name, _ in model.named_modules()] == names

@@ -1,6 +1,5 @@
 """Plain fine-tuning: its loss, its adapters, and its checks."""
 
-import copy
 import math
 from dataclasses import replace
 
@@ -11,7 +10,6 @@ from harness.errors import Refused
 from harness.kinds.checking import run_checks
 from harness.kinds.method import PrepareContext
 from harness.kinds.objective.finetune import TextBatch, held_out_loss, weighted_nll
-from harness.kinds.objective.lora import LowRankLinear, add_adapters, merge_adapters
 from methods.objective.sft_ce import SftCe
 
 
@@ -33,25 +31,6 @@ def test_a_weight_of_zero_takes_a_token_out():
     ours = weighted_nll(logits, target, torch.tensor([[1.0, 0.0, 2.0]]))
     logp = logits.log_softmax(-1)
     torch.testing.assert_close(ours, -(logp[0, 0, 1] + 2 * logp[0, 2, 3]))
-
-
-def test_an_adapter_begins_as_the_layer_and_merges_into_it():
-    layer = torch.nn.Linear(6, 4)
-    adapter, x = LowRankLinear(copy.deepcopy(layer), 2, 8.0), torch.randn(3, 6)
-    assert torch.equal(adapter(x), layer(x))
-    torch.nn.init.normal_(adapter.up)
-    before = adapter(x)
-    assert not torch.allclose(before, layer(x))
-    torch.testing.assert_close(adapter.merged()(x), before)
-
-
-def test_adapters_alone_are_trained_and_leave_no_trace_once_merged(tiny):
-    model = copy.deepcopy(tiny.model)
-    names = [name for name, _ in model.named_modules()]
-    held = add_adapters(model, ["q_proj"], 2, 4.0, 0)
-    assert len(held) == 2 * 2 and {n for n, p in model.named_parameters() if p.requires_grad} == set(held)
-    merge_adapters(model)
-    assert [name for name, _ in model.named_modules()] == names
 
 
 def test_checkpointing_gives_the_same_gradients(tiny):
