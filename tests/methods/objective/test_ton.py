@@ -3,7 +3,6 @@
 import math
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -58,12 +57,12 @@ def test_the_supervised_steps_make_empty_thoughts_likely(tiny):
     assert chances[1.0] > chances[0.0] + 1
 
 
-def test_without_supervised_steps_it_is_grpo(tiny):
+def test_without_supervised_steps_it_is_grpo(tiny, tmp_path):
     states = []
     for spec in ("ton@sft_steps=0", "grpo"):
         method = made(spec + BUDGET)
         object.__setattr__(method, "task", HashTask)
-        states.append(method.prepare(tiny, PrepareContext(0, Path("unused"), None, None))["state"])
+        states.append(method.prepare(tiny, PrepareContext(0, tmp_path / method.card.id, None, None))["state"])
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -148,9 +147,9 @@ def test_only_new_tokens_are_trained_and_only_done_responses_teach_the_critic():
     assert float(made().value_loss(now, nothing).detach()) == 0
 
 
-def test_the_policy_rests_in_the_warm_up(tiny):
+def test_the_policy_rests_in_the_warm_up(tiny, tmp_path):
     method = made(f"tppo{SMALL}@value_warmup=0.9@window=3")
-    state = method.prepare(tiny, PrepareContext(0, Path("unused"), None, None))["state"]
+    state = method.prepare(tiny, PrepareContext(0, tmp_path, None, None))["state"]
     assert all(torch.equal(value, tiny.model.state_dict()[name]) for name, value in state.items())
 
 
