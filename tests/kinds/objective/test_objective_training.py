@@ -95,6 +95,7 @@ def test_describe_marks_signs_that_do_not_occur():
     batch = random_batch()
     figures = describe(replace(batch, rewards_B=torch.zeros_like(batch.rewards_B)))
     assert figures["length_positive"] == -1 and figures["frac_zero_groups"] == 1
+    assert figures["responses"] == batch.size
     assert figures["length_negative"] == pytest.approx(float(batch.lengths_B.float().mean()))
 
 

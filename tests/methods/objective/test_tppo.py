@@ -153,6 +153,12 @@ def test_the_policy_rests_in_the_warm_up(tiny, tmp_path):
     assert all(torch.equal(value, tiny.model.state_dict()[name]) for name, value in state.items())
 
 
+def test_the_audit_is_of_the_policy_after_the_warm_up(tiny):
+    (probe,) = made("tppo").probes()
+    figures = {m.metric: m.value for m in probe.measure(tiny)}
+    assert figures["effective_tokens"] > 0 and 0 < figures["positive_gradient_share"] < 1
+
+
 def test_slots_are_used_better_in_short_windows(tiny):
     mean = {}
     for window in (1, 6):
