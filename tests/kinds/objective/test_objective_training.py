@@ -158,8 +158,12 @@ def test_training_on_a_gpu():
         assert opened.device.type == "cuda"
 
 
+LEARNING = ["grpo", "balanced_agg", "reinforce@baseline=running_mean", "rloo", "dr_grpo", "dapo", "gspo", "ppo_gae"]
+LEARNING += ["d3s", "temporal_schedule", "hapo", "tw_grpo", "attn_entropy", "thr", "flowtracer", "rto", "ton"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["grpo", "balanced_agg"])
+@pytest.mark.parametrize("spec", LEARNING)
 def test_training_raises_the_sampled_reward(spec):
     subject = load_subject("tiny-chain-sum", device="cpu")
     method = MethodSpec.parse(spec + "@updates=25").build()
