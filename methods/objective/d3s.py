@@ -47,7 +47,6 @@ def widest_spread(values_N: Tensor, keep: int, order_N: Tensor) -> Tensor:
     guarantee="approximate",
     baseline="grpo",
     needs="reinforcement learning",
-    identity={"rows_start": 1.0, "rows_end": 1.0, "tokens_start": 1.0, "tokens_end": 1.0},
     claims=[
         {
             "metric": "average Pass@1 of seven mathematics sets",

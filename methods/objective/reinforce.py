@@ -35,7 +35,7 @@ class WithRunningMean:
     id="reinforce",
     kind="objective",
     title="REINFORCE, plain or with a running mean of the rewards as baseline",
-    paper="10.1007/BF00992696",
+    paper="doi:10.1007/BF00992696",
     guarantee="approximate",
     baseline="grpo",
     needs="reinforcement learning",

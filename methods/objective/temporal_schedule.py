@@ -38,7 +38,6 @@ def entropy_bonus(adv_BT: Tensor, entropy_BT: Tensor, rho: float, alpha: float, 
     guarantee="approximate",
     baseline="grpo",
     needs="reinforcement learning",
-    identity={"rho": 0.0},
     details={
         "rho, begin, finish, alpha, kappa": "reference code: 0.99, 0, 0.8, 0.4, 2",
         "curve": "reference code: linear by default; there, power raises rho too, so that it starts below rho",

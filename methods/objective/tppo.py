@@ -6,6 +6,7 @@ its last token in place of the unknown one after it (EGAE): V(s_l) := V(s_{l-1})
 and for lambda = 1 A_t = V(s_{l-1}) - V(s_t). Done responses have ordinary GAE with the reward at their end.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -80,3 +81,7 @@ class Tppo(ActorCritic):
         mask_BT = batch.response_mask_BT & batch.over_B[:, None]
         _, returns_BT = gae(self.token_rewards(batch), batch.values_BT, mask_BT, self.gamma, 1.0)
         return self.value_weight * clipped_value_loss(values_BT, batch.values_BT, returns_BT, mask_BT, self.value_clip)
+
+    def probes(self):  # type: ignore[no-untyped-def]
+        """The kind's audit, of the policy's loss as it is after the warm-up."""
+        return super(Tppo, replace(self, value_warmup=0.0)).probes()

@@ -67,7 +67,6 @@ def position_weights(logps_GTV: Tensor, alive_GT: Tensor, w_max: float, rule: st
     guarantee="approximate",
     baseline="grpo",
     needs="reinforcement learning",
-    identity={"w_max": 1.0},
     claims=[
         {
             "metric": "accuracy",

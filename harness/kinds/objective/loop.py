@@ -92,6 +92,7 @@ def describe(batch: RolloutBatch) -> dict[str, float]:
     over = batch.rows(batch.over_B.nonzero()[:, 0]) if bool(batch.over_B.any()) else batch
     length_B, right_B = over.lengths_B.float(), over.rewards_B > 0
     return {
+        "responses": float(batch.size),
         "reward": float(over.rewards_B.mean()),
         "frac_zero_groups": float(zero_groups(over.rewards_B, over.group_ids_B).float().mean()),
         "length_positive": float(length_B[right_B].mean()) if bool(right_B.any()) else -1.0,

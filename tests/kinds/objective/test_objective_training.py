@@ -95,6 +95,7 @@ def test_describe_marks_signs_that_do_not_occur():
     batch = random_batch()
     figures = describe(replace(batch, rewards_B=torch.zeros_like(batch.rewards_B)))
     assert figures["length_positive"] == -1 and figures["frac_zero_groups"] == 1
+    assert figures["responses"] == batch.size
     assert figures["length_negative"] == pytest.approx(float(batch.lengths_B.float().mean()))
 
 
@@ -157,8 +158,12 @@ def test_training_on_a_gpu():
         assert opened.device.type == "cuda"
 
 
+LEARNING = ["grpo", "balanced_agg", "reinforce@baseline=running_mean", "rloo", "dr_grpo", "dapo", "gspo", "ppo_gae"]
+LEARNING += ["d3s", "temporal_schedule", "hapo", "tw_grpo", "attn_entropy", "thr", "flowtracer", "rto", "ton"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["grpo", "balanced_agg"])
+@pytest.mark.parametrize("spec", LEARNING)
 def test_training_raises_the_sampled_reward(spec):
     subject = load_subject("tiny-chain-sum", device="cpu")
     method = MethodSpec.parse(spec + "@updates=25").build()

@@ -1,7 +1,6 @@
 """PPO with a critic: GAE's invariants and a loop, whitening, the value loss, and the kind's checks."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -111,13 +110,13 @@ def test_the_critic_learns_and_a_detached_one_leaves_the_trunk_alone(tiny):
     assert hidden.grad is not None
 
 
-def test_training_moves_the_critic(tiny):
+def test_training_moves_the_critic(tiny, tmp_path):
     heads = []
     method = made("ppo_gae@updates=2@prompts_per_update=2@group_size=4@max_new_tokens=4")
     object.__setattr__(method, "task", HashTask)
     rule = method.critic
     object.__setattr__(method, "critic", lambda subject: heads.append(rule(subject)) or heads[-1])
-    method.prepare(tiny, PrepareContext(0, Path("unused"), None, None))
+    method.prepare(tiny, PrepareContext(0, tmp_path, None, None))
     assert heads[0].linear.weight.any() and heads[0].linear.bias.any()
 
 

@@ -1,7 +1,6 @@
 """REINFORCE: its loss by loops, the running mean, and the kind's checks. Unbiasedness: test_unbiased.py."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -54,13 +53,13 @@ def test_the_running_mean_is_that_of_all_earlier_batches():
     assert torch.allclose(made().advantage(previous), torch.tensor(0.3).double())
 
 
-def test_training_with_a_running_mean_judges_each_batch_by_those_before(tiny, monkeypatch):
+def test_training_with_a_running_mean_judges_each_batch_by_those_before(tiny, monkeypatch, tmp_path):
     seen = []
     method = made("reinforce@baseline=running_mean@updates=3@prompts_per_update=2@group_size=4@max_new_tokens=4")
     object.__setattr__(method, "task", HashTask)
     rule = type(method).advantage
     monkeypatch.setattr(type(method), "advantage", lambda self, batch: seen.append(batch) or rule(self, batch))
-    method.prepare(tiny, PrepareContext(0, Path("unused"), None, None))
+    method.prepare(tiny, PrepareContext(0, tmp_path, None, None))
     means = [float(batch.rewards_B.mean()) for batch in seen]
     assert seen[0].values_BT is None
     assert float(seen[2].values_BT[0, 0]) == pytest.approx((means[0] + means[1]) / 2, abs=1e-6)

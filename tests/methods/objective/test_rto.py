@@ -3,7 +3,6 @@
 import math
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -131,10 +130,10 @@ def test_the_sampler_asks_both_models_and_leaves_the_subject_alone(tiny):
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
 
 
-def test_training_on_hidden_scores_runs(tiny):
+def test_training_on_hidden_scores_runs(tiny, tmp_path):
     method = made("rto@dpo_steps=3@updates=2@prompts_per_update=2@group_size=3@max_new_tokens=4")
     object.__setattr__(method, "task", lambda held_out=False: ToyTask(text=PrefText()))
-    record = method.prepare(tiny, PrepareContext(0, Path("unused"), None, None))["record"]
+    record = method.prepare(tiny, PrepareContext(0, tmp_path, None, None))["record"]
     assert len(record) == 2 and all(math.isfinite(row["loss"]) for row in record)
 
 

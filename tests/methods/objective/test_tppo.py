@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -148,10 +147,16 @@ def test_only_new_tokens_are_trained_and_only_done_responses_teach_the_critic():
     assert float(made().value_loss(now, nothing).detach()) == 0
 
 
-def test_the_policy_rests_in_the_warm_up(tiny):
+def test_the_policy_rests_in_the_warm_up(tiny, tmp_path):
     method = made(f"tppo{SMALL}@value_warmup=0.9@window=3")
-    state = method.prepare(tiny, PrepareContext(0, Path("unused"), None, None))["state"]
+    state = method.prepare(tiny, PrepareContext(0, tmp_path, None, None))["state"]
     assert all(torch.equal(value, tiny.model.state_dict()[name]) for name, value in state.items())
+
+
+def test_the_audit_is_of_the_policy_after_the_warm_up(tiny):
+    (probe,) = made("tppo").probes()
+    figures = {m.metric: m.value for m in probe.measure(tiny)}
+    assert figures["effective_tokens"] > 0 and 0 < figures["positive_gradient_share"] < 1
 
 
 def test_slots_are_used_better_in_short_windows(tiny):
