@@ -1,12 +1,11 @@
 """The zoo's pruning methods against kvpress, which needs an environment of its own."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "ci" / "peers" / "compare_kvpress.py"
+from ci.peers import compare_kvpress
+
 PYTHON = os.environ.get("ZOO_KVPRESS_PYTHON", "")
 SAME = [
     *("KnormPress", "SnapKVPress", "StreamingLLMPress", "TOVAPress", "ObservedAttentionPress"),
@@ -16,11 +15,8 @@ SAME = [
 
 @pytest.fixture(scope="module")
 def table():
-    spec = importlib.util.spec_from_file_location("compare_kvpress", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    subject, rows = script.random_case()
-    return script.compared(subject, rows, script.asked(PYTHON, subject, rows, 0.3, 8), 0.3, 8)
+    subject, rows = compare_kvpress.random_case()
+    return compare_kvpress.compared(subject, rows, compare_kvpress.asked(PYTHON, subject, rows, 0.3, 8), 0.3, 8)
 
 
 @pytest.mark.slow
