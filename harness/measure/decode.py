@@ -222,8 +222,13 @@ def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
 
 
 def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
-    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings."""
+    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings.
+
+    A model without a transformers configuration has neither: its parts run at rates of their own.
+    """
     with opened() as subject:
+        if not hasattr(subject.model, "config"):
+            return []
         shape = roofline.model_shape(subject.model)
         limits = ceilings(str(subject.device))
         dtype = str(subject.dtype).removeprefix("torch.")
