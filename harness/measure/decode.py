@@ -254,11 +254,14 @@ def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
 def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
     """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings.
 
-    None where a strategy runs models of its own: the ledger is that of one model's plain steps.
+    None where a strategy runs models of its own, for the ledger is that of one model's plain steps, and none for a
+    model without a transformers configuration, whose parts run at rates of their own.
     """
     if any("active_parameters_per_token" in row.counts for block in run.of("candidate") for row in block.result):
         return []
     with opened() as subject:
+        if not hasattr(subject.model, "config"):
+            return []
         shape = roofline.model_shape(subject.model)
         limits = ceilings(str(subject.device))
         dtype = str(subject.dtype).removeprefix("torch.")

@@ -1,17 +1,21 @@
 """H-Net: its checks, its subject under lm-eval's questions, its budget of chunks, what it refuses."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from harness.catalog.spec import parse_stack
 from harness.errors import Refused, UsageError
 from harness.kinds.architecture.held_out import forced_decoding
+from harness.kinds.artifacts import ArtifactStore
 from harness.kinds.checking import run_checks
 from harness.kinds.method import PrepareContext
 from harness.kinds.stack import applied
+from harness.measure.decode import utilisation
 from harness.subjects.requests import GenerateRequest, ScoreRequest
 from methods.architecture.hnet import HNet
 
@@ -28,10 +32,15 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def trained(tiny, small):
-    artifact = made(small, tiny)
-    with applied([small], tiny, lambda *_: artifact) as subject:
-        yield subject
+def trained(tiny, small, tmp_path_factory):
+    """Made and read back by the store, as everyone gets it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        store, before = ArtifactStore(seed=1), torch.random.get_rng_state()
+        store.obtain(small, tiny)
+        assert torch.equal(before, torch.random.get_rng_state()) and store.path(small, tiny).is_file()
+        with applied([small], tiny, store.obtain) as subject:
+            yield subject
 
 
 @pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -83,11 +92,24 @@ def test_lm_eval_asks_it(trained):
     assert " " not in text
 
 
+def test_a_model_of_several_rates_has_no_utilisation(trained):
+    assert utilisation(lambda: nullcontext(trained), None) == []
+
+
 def test_ids_of_another_tokenizer_and_caches_are_refused_in_one_line(trained):
     with pytest.raises(UsageError, match=r"^id 4711 is none of the 258 of this model's tokenizer bytes$"):
         trained.generate(GenerateRequest(prompts=[[4711]], max_new_tokens=2))
     with pytest.raises(Refused, match="no key/value cache"):
         trained.new_cache()
+
+
+@pytest.mark.parametrize("stack", ["kv_streaming", "token_recycling"])
+def test_what_needs_a_cache_cannot_follow_or_precede_it(trained, tiny, small, stack):
+    others = parse_stack(stack).build()
+    with pytest.raises(Refused, match=r"^[^\n]*('kv_views'|both replace)[^\n]*$"), applied(others, trained):
+        pass
+    with pytest.raises(Refused, match="both replace"), applied([*others, small], tiny, lambda *_: None):
+        pass
 
 
 def test_a_main_network_that_is_too_narrow_is_refused(tiny):
