@@ -69,7 +69,7 @@ class RowPredictor(nn.Module):
         "frozen model's loss over sampled tokenizers, which is not built",
         "spellings": "ours: random splits within the vocabulary, never the token itself; new tokens are spelled by the "
         "model's own merges, as in the release",
-        "mean": "ours: the parts' mean is added to the output, which begins at zero. On SmolLM2, 600 updates in all put the "
+        "mean": "ours: the parts' mean is added to the output, which begins at zero. On SmolLM2, 600 updates put the "
         "true row at a median rank of 54 of 49,152 with it and of 4,059 without; the mean alone at 9,578",
         "scale": "reference code: rows by deviation; less the mean row as well, else it hides everything",
         "size": "ours for a CPU: width 128, one layer; the release has 768, three layers and 200,000 steps",
