@@ -19,7 +19,7 @@ from harness.kinds.tokenizer import Properties, TokenizerMethod
 from harness.kinds.tokenizer.bpe import word_counts
 from harness.kinds.tokenizer.checks import measured_properties
 from harness.kinds.tokenizer.intrinsics import Intrinsics
-from harness.kinds.tokenizer.merging import Merge, MergedLength, reading_merged
+from harness.kinds.tokenizer.merged_context import Merge, MergedLength, reading_merged
 
 Boundary = Literal["pretokens", "word", "word_hyphen", "sentence"]
 
