@@ -1,7 +1,8 @@
 """Text that is there on every machine: the standard library of the Python that runs, and the user's own files.
 
 Nothing is copied into the project: the text is read where Python keeps it, under Python's own licence. It differs a
-little from one Python version to the next, and is the same for one version.
+little from one Python version to the next, and is the same for one version. The parallel corpora alone are fetched,
+once (:mod:`harness.toolkit.parallel`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import re
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from harness.errors import EnvironmentFailed, UsageError, unknown_name
+from harness.toolkit import parallel
 
 SPLITS = ("train", "valid", "test")
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3"}
@@ -134,6 +136,16 @@ CORPORA: dict[str, Corpus] = {
         "PSF-2.0, and the notices within the files; read in place, not redistributed",
         _sources,
     ),
+    "parallel": Corpus(
+        "Short messages of Django's user interface in thirteen languages", parallel.LICENCE, parallel.pieces
+    ),
+} | {
+    f"parallel_{language}": Corpus(
+        f"Short messages of Django's user interface in the language {language}",
+        parallel.LICENCE,
+        partial(parallel.pieces, language),
+    )
+    for language in parallel.LANGUAGES
 }
 
 

@@ -5,7 +5,6 @@ written as two tokens of the vocabulary, put one such pair, drawn uniformly, in 
 spent. The bytes of the text stay as they are. At evaluation the ids are the tokenizer's own.
 """
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,13 +18,8 @@ from harness.kinds.method import Check
 from harness.kinds.tokenizer import Properties, Splits, TokenizerMethod, Vocabulary, split_table
 from harness.kinds.tokenizer.base import forget_words
 from harness.kinds.tokenizer.checks import measured_properties, readable_sample
-from harness.kinds.tokenizer.consistency import Resegment, Resegmentation
+from harness.kinds.tokenizer.consistency import Resegment, Resegmentation, document_seed
 from harness.kinds.tokenizer.intrinsics import Intrinsics
-
-
-def document_seed(seed: int, epoch: int, document: int) -> int:
-    """A seed that depends on these three alone, so the number of workers and their order do not matter."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{document}".encode()).digest()[:8], "big")
 
 
 def expand(ids: Sequence[int], splits: Splits, proportion: float, seed: int) -> list[int]:

@@ -63,6 +63,12 @@ def encode_all(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
     return sum(len(tokenizer.encode(text)) for text in texts)
 
 
+def content_name(name: str, artifact: Artifact) -> str:
+    """A name that differs where the artifact does: requests are cached under the tokenizer's name."""
+    content = artifact if isinstance(artifact, bytes) else str(artifact).encode()
+    return f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
 class TokenizerMethod(Method):
     """Gives the subject another tokenizer, with the embeddings transplanted onto it.
 
@@ -123,7 +129,7 @@ class TokenizerMethod(Method):
     def tokenizer_of(self, subject: Subject) -> Tokenizer:
         """This method's tokenizer for a subject: the one it has already, else a new one, trained if need be."""
         old = subject.text_tokenizer()
-        if self.card.id in subject.stack:
+        if self.signature in subject.stack:
             return old
         texts = documents(self.corpus, "train", self.train_bytes) if self.trains else []
         return self.make(old, self.train(texts, 0) if self.trains else None)
@@ -144,14 +150,29 @@ class TokenizerMethod(Method):
         return partial(encode_all, tokenizer, texts)
 
     def train_workload(self, texts: Sequence[str]) -> Workload:
-        """One training run on a small corpus. A subclass gives it a reference, as no baseline trains."""
-        raise NotImplementedError(f"{self.card.id} declares trains = True but has no train_workload")
+        """One training run on a small corpus, beside the Rust BPE trainer's to as many tokens; they learn other things.
+
+        A subclass whose training has an equal gives that as the reference.
+        """
+        from harness.kinds.tokenizer.bpe import train_bpe
+
+        size: int | None = getattr(self, "vocab_size", None)
+        return Workload(
+            name="train",
+            make=lambda: lambda: self.train(texts, 0),
+            reference=None if size is None else lambda: lambda: train_bpe(texts, size),
+            units={"bytes": sum(len(text.encode()) for text in texts)},
+        )
 
     def probes(self) -> Iterable[Probe]:
-        """Intrinsic measurements of the tokenizer, and what the transplant did."""
+        """Measurements of the tokenizer on test prose and, where it learnt from other text, on that text's test split;
+        parity over languages; and what the transplant did."""
+        from harness.kinds.tokenizer.capacity import Capacity
         from harness.kinds.tokenizer.intrinsics import Intrinsics, TransplantProbe
+        from harness.kinds.tokenizer.parity import Parity
 
-        return (Intrinsics(), TransplantProbe())
+        own = () if self.corpus == Intrinsics.corpus else (Intrinsics(self.corpus), Capacity(self.corpus))
+        return (Intrinsics(), Capacity(), *own, Parity(), TransplantProbe())
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import Refused
-from harness.kinds.method import Measurement
+from harness.kinds.method import Measurement, Probe
+from harness.kinds.tokenizer.base import TokenizerMethod
 from harness.kinds.tokenizer.intrinsics import draw_weights, ratio
 from harness.subjects.requests import ScoreRequest
 from harness.subjects.subject import Subject
@@ -16,6 +19,11 @@ from harness.toolkit.corpora import documents
 
 Resegment = Callable[[Sequence[int], int], list[int]]
 """Other ids of the same bytes, for ids and a document's number."""
+
+
+def document_seed(seed: int, epoch: int, document: int) -> int:
+    """A seed that depends on these three alone, so the number of workers and their order do not matter."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{document}".encode()).digest()[:8], "big")
 
 
 def log_probabilities(subject: Subject, ids_D: Sequence[Sequence[int]]) -> list[float]:
@@ -53,3 +61,25 @@ class Resegmentation:
             ratio("resegmentation_gap", gaps, [len(t.encode()) for t, _, _ in fitting], weights_RD),
             ratio("resegmentation_growth", [len(o) for *_, o in fitting], [len(c) for _, c, _ in fitting], weights_RD),
         )
+
+
+class DrawsSegmentations(TokenizerMethod):
+    """A method that offers training text in other segmentations, drawn word by word; evaluation uses the canonical one.
+
+    A subclass has a field ``seed`` and overrides :meth:`drawer`.
+    """
+
+    seed: int = 0
+
+    def drawer(self, tokenizer: Tokenizer) -> Callable[[str, random.Random], list[int]]:
+        """What gives drawn ids of a text under this method's tokenizer."""
+        raise NotImplementedError(f"{self.card.id} does not override drawer")
+
+    def resegmenter(self, tokenizer: Tokenizer) -> Resegment:
+        """The text of the ids in drawn ids, in epoch 0."""
+        draw = self.drawer(tokenizer)
+        return lambda ids, document: draw(tokenizer.decode(ids), random.Random(document_seed(self.seed, 0, document)))
+
+    def probes(self) -> Iterable[Probe]:
+        """The kind's, and what another segmentation does to the model's opinion of a text."""
+        return (*super().probes(), Resegmentation(self.resegmenter))

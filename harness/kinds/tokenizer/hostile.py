@@ -55,12 +55,18 @@ def hostile_texts() -> Iterator[tuple[str, str]]:
         yield f"plane {plane}", "".join([chr(plane * 0x10000), *sample, chr(plane * 0x10000 + 0xFFFF)])
 
 
+def encoded(tokenizer: Tokenizer, text: str) -> list[int] | None:
+    """Ids of the text; None where the tokenizer refuses it."""
+    try:
+        return tokenizer.encode(text)
+    except UsageError:
+        return None
+
+
 def comes_back(tokenizer: Tokenizer, text: str) -> bool:
     """Whether decoding the ids of the text gives the text, byte for byte; not so where the tokenizer refuses it."""
-    try:
-        return utf8(tokenizer.decode(tokenizer.encode(text))) == utf8(text)
-    except UsageError:
-        return False
+    ids = encoded(tokenizer, text)
+    return ids is not None and utf8(tokenizer.decode(ids)) == utf8(text)
 
 
 def lost(tokenizer: Tokenizer) -> list[str]:

@@ -2,22 +2,27 @@
 
 Let document d have B_d bytes of UTF-8, W_d maximal runs of non-blanks and T_d tokens, and let p_v be the share of id v
 among all tokens. Then bytes_per_token = sum B / sum T, fertility = sum T / sum W (both micro averages), entropy
-H_1 = -sum p log2 p, H_a = log2(sum p^a) / (1 - a), renyi_efficiency = H_2.5 / log2 |V| with the nominal |V|.
+H_1 = -sum p log2 p, H_a = log2(sum p^a) / (1 - a), renyi_efficiency = H_2.5 / log2 |V| with the nominal |V| (and, as
+published tools differ, with the number of ids seen).
 Intervals: documents are resampled 1000 times with replacement.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.kinds.method import Measurement
-from harness.kinds.tokenizer.hostile import hostile_texts, lost
+from harness.kinds.tokenizer.hostile import encoded, hostile_texts, lost
+from harness.kinds.tokenizer.vocabulary import Vocabulary, utf8
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer
 from harness.toolkit.corpora import documents
@@ -71,19 +76,52 @@ def entropies(ids_D: Sequence[Sequence[int]], vocab_size: int, weights_RD: Float
     parts = [part @ table_DU for part in np.array_split(weights_RD, 20)]
     shannon_R = np.concatenate([shannon_bits(part) for part in parts])
     renyi_R = np.concatenate([renyi_bits(part) for part in parts])
-    capacity = math.log2(vocab_size)
+    capacity, seen = math.log2(vocab_size), math.log2(max(len(used), 2))
     return [
         _centred("renyi_efficiency", float(renyi_bits(total_U)) / capacity, renyi_R / capacity, len(ids_D)),
+        _centred("renyi_efficiency_seen", float(renyi_bits(total_U)) / seen, renyi_R / seen, len(ids_D)),
         _centred("unigram_entropy_bits", float(shannon_bits(total_U)), shannon_R, len(ids_D)),
         # Resamples can only miss ids, so they say nothing of this figure's spread; it depends on the text's size.
         Measurement("vocab_used_fraction", len(used) / vocab_size, n=len(ids_D)),
     ]
 
 
-def round_trip(tokenizer: Tokenizer) -> Measurement:
-    """Share of the hostile texts that decode to themselves, byte for byte."""
-    total = sum(1 for _ in hostile_texts())
-    return Measurement("round_trip_fidelity", 1 - len(lost(tokenizer)) / total, n=total)
+def round_trip(tokenizer: Tokenizer) -> list[Measurement]:
+    """Share of the hostile texts that decode to themselves, byte for byte, and share of their bytes that go missing."""
+    texts = [text for _, text in hostile_texts()]
+    back = [tokenizer.decode(encoded(tokenizer, text) or []) for text in texts]
+    missing = sum((Counter(utf8(text)) - Counter(utf8(got))).total() for text, got in zip(texts, back, strict=True))
+    return [
+        Measurement("round_trip_fidelity", 1 - len(lost(tokenizer)) / len(texts), n=len(texts)),
+        Measurement("bytes_lost_fraction", missing / sum(len(utf8(text)) for text in texts), n=len(texts)),
+    ]
+
+
+def unreachable(tokenizer: Tokenizer) -> Measurement:
+    """Share of the ids that are valid UTF-8 by themselves whose text is not encoded as that id alone."""
+    tokens = [(i, token) for i, token in enumerate(Vocabulary(tokenizer).tokens) if token]
+    valid = [(i, token.decode()) for i, token in tokens if token.decode("utf-8", "ignore").encode() == token]
+    missed = sum(encoded(tokenizer, text) != [i] for i, text in valid)
+    return Measurement("vocab_unreachable_fraction", missed / len(valid) if valid else 0.0, n=len(valid))
+
+
+def unicode_words(text: str) -> int:
+    """Words by Unicode's default rules (UAX 29), those without a letter or digit left out."""
+    import regex
+
+    return sum(any(c.isalnum() for c in part) for part in regex.split(r"(?V1w)\b", text))
+
+
+def continued_words(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> tuple[int, int]:
+    """Words of the text that more than one token covers, and all words; none where the tokens spell another text."""
+    ends = np.cumsum([len(tokenizer.token_bytes(i) or b"") for i in ids])
+    data, spelled = utf8(text), b"".join(tokenizer.token_bytes(i) or b"" for i in ids)
+    if spelled not in (data, b" " + data):
+        return 0, 0
+    shift = len(spelled) - len(data)
+    spans = [(m.start() + shift, m.end() + shift) for m in re.finditer(rb"[^ \t\n\r\f\v]+", data)]
+    firsts, lasts = np.searchsorted(ends, [a for a, _ in spans], "right"), np.searchsorted(ends, [b for _, b in spans])
+    return int((lasts > firsts).sum()), len(spans)
 
 
 def measure_tokenizer(tokenizer: Tokenizer, texts: Sequence[str], seed: int = 0) -> list[Measurement]:
@@ -94,25 +132,46 @@ def measure_tokenizer(tokenizer: Tokenizer, texts: Sequence[str], seed: int = 0)
     tokens_D = [float(len(ids)) for ids in ids_D]
     bytes_D = [float(len(text.encode())) for text in texts]
     words_D = [float(len(text.split())) for text in texts]
-    return [
+    characters_D = [float(len(text)) for text in texts]
+    found = [
         ratio("bytes_per_token", bytes_D, tokens_D, weights_RD),
+        ratio("tokens_per_character", tokens_D, characters_D, weights_RD),
         ratio("fertility", tokens_D, words_D, weights_RD),
         *entropies(ids_D, tokenizer.vocab_size, weights_RD),
-        round_trip(tokenizer),
+        *round_trip(tokenizer),
+        unreachable(tokenizer),
     ]
+    unicode_D = [float(unicode_words(text)) for text in texts]
+    continued_D, covered_D = zip(*map(partial(continued_words, tokenizer), texts, ids_D), strict=True)
+    if any(unicode_D):
+        found.append(ratio("fertility_uax29", tokens_D, unicode_D, weights_RD))
+    if any(covered_D):
+        found.append(ratio("continued_word_share", continued_D, covered_D, weights_RD))
+    return found
+
+
+DEFAULT_CORPUS = "python_docs"
+
+
+def under(corpus: str, found: Iterable[Measurement]) -> list[Measurement]:
+    """Figures under the corpus they come from; the default corpus is not named."""
+    if corpus == DEFAULT_CORPUS:
+        return list(found)
+    return [replace(m, phase=f"{corpus} {m.phase}".rstrip()) for m in found]
 
 
 @dataclass
 class Intrinsics:
     """The probe ``intrinsics``: the figures above on the test split of a corpus."""
 
-    corpus: str = "python_docs"
+    corpus: str = DEFAULT_CORPUS
     max_bytes: int = 200_000
     name: str = "intrinsics"
 
     def measure(self, subject: Subject) -> Sequence[Measurement]:
         """Figures of the subject's tokenizer."""
-        return measure_tokenizer(subject.text_tokenizer(), documents(self.corpus, "test", self.max_bytes))
+        texts = documents(self.corpus, "test", self.max_bytes)
+        return under(self.corpus, measure_tokenizer(subject.text_tokenizer(), texts))
 
 
 @dataclass

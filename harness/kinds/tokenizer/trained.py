@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from harness.kinds.method import Artifact, Workload
-from harness.kinds.tokenizer.base import Properties, TokenizerMethod
-from harness.kinds.tokenizer.bpe import bpe_tokenizer, learn_merges, merges_of, train_bpe, word_counts
-from harness.kinds.tokenizer.vocabulary import Specials
+from harness.kinds.tokenizer.base import Properties
+from harness.kinds.tokenizer.bpe import MergesMethod, merges_of, pair_table, train_bpe
+from harness.kinds.tokenizer.merging import learn_merges
 from harness.subjects.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class TrainedBpe(TokenizerMethod):
+class TrainedBpe(MergesMethod):
     """``vocab_size`` text tokens, words cut by ``pattern``. The artifact is the tokenizer as JSON."""
-
-    trains: ClassVar[bool] = True
 
     vocab_size: int = Field(8192, ge=256, le=262144, description="text tokens, the 256 bytes included")
     min_frequency: int = Field(2, ge=1, description="a rarer pair is not merged")
-    pattern: Literal["gpt2", "digits", "cl100k", "none"] = Field("gpt2", description="how text is cut into words")
+    pattern: Literal["gpt2", "digits", "cl100k", "marks", "none"] = Field(
+        "gpt2", description="how text is cut into words"
+    )
     corpus: str = Field("python_docs", description="corpus name, or path of a text file or folder")
     train_bytes: int = Field(4_000_000, ge=1, description="text to train on, at most")
 
@@ -36,21 +35,14 @@ class TrainedBpe(TokenizerMethod):
         """The tokenizer as JSON."""
         return train_bpe(texts, self.vocab_size, self.min_frequency, self.pattern)
 
-    def make(self, tokenizer: Tokenizer, artifact: Artifact) -> Tokenizer:
-        """The trained tokenizer with the subject's special tokens."""
-        # Requests are cached under the name, so tokenizers that differ must differ in it.
-        content = hashlib.sha256(artifact.encode()).hexdigest()[:8]
-        return bpe_tokenizer(artifact, Specials.of(tokenizer), f"bpe-{self.vocab_size}-{content}")
-
     def train_workload(self, texts: Sequence[str]) -> Workload:
-        """Training to a small vocabulary, beside the same written plainly in Python; both return the merges."""
-        # Without words every merge reads the whole text again, so the plain side is given fewer.
-        merges = min(self.vocab_size, 320 if self.pattern == "none" else 1024) - 256
+        """Training to a small vocabulary, beside the trainer in Python; both return the merges."""
+        size = min(self.vocab_size, 1024)
         return Workload(
             name="train",
-            make=lambda: lambda: merges_of(train_bpe(texts, 256 + merges, self.min_frequency, self.pattern)),
-            reference=lambda: lambda: learn_merges(word_counts(texts, self.pattern), merges, self.min_frequency),
+            make=lambda: lambda: merges_of(train_bpe(texts, size, self.min_frequency, self.pattern)),
+            reference=lambda: lambda: learn_merges(pair_table(texts, self.pattern), size, self.min_frequency),
             max_error=0.0,
             units={"bytes": sum(len(text.encode()) for text in texts)},
-            details={"merges": merges},
+            details={"vocab_size": size},
         )

@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 from scipy import stats
+from tokenizers import Tokenizer as RustTokenizer
 
 from harness.kinds.method import PrepareContext
 from harness.kinds.stack import applied
 from harness.kinds.tokenizer import Specials, Vocabulary, split_table
-from harness.kinds.tokenizer.bpe import bpe_tokenizer, train_bpe
+from harness.kinds.tokenizer.bpe import ByteLevelTokenizer, train_bpe
 from harness.toolkit.corpora import documents
 from methods.tokenizer.bpe import Bpe
 from methods.tokenizer.stochastok import StochasTok, document_seed, expand
@@ -21,7 +22,7 @@ BPE = Bpe(vocab_size=500, train_bytes=40_000)
 @pytest.fixture(scope="module")
 def tokenizer():
     state = train_bpe(documents("python_docs", "train", 40_000), 700)
-    return bpe_tokenizer(state, Specials(("<p>", "<e>"), "<p>", ("<e>",)), "bpe")
+    return ByteLevelTokenizer(RustTokenizer.from_str(state), Specials(("<p>", "<e>"), "<p>", ("<e>",)), "bpe")
 
 
 @pytest.fixture(scope="module")
