@@ -32,7 +32,8 @@ def train(
     path = store.path(built, subject)
     known = path.is_file()
     artifact = store.obtain(built, subject)
-    figures = {m.metric: m.value for m in built.training_measurements(artifact)}
+    found = built.training_measurements(artifact)
+    figures = {f"{m.metric} ({m.phase})" if m.phase else m.metric: m.value for m in found}
     seconds = store.seconds[built.card.id]
     if json_:
         print_json({"path": str(path), "seconds": seconds, "made_now": not known, "figures": figures})

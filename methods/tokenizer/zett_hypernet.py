@@ -75,7 +75,7 @@ class RowPredictor(nn.Module):
         "size": "ours for a CPU: width 128, one layer; the release has 768, three layers and 200,000 steps",
         "max_parts": "reference code: 7 in released runs",
         "untied": "input and output rows are predicted side by side",
-        "held out": "ours: a fifth of the tokens; cosine and rank are of standardised rows",
+        "held out": "ours: a fifth of the tokens that split; cosine and rank are of standardised rows",
     },
 )
 class ZettHypernet(TrainedBpe):
@@ -107,7 +107,7 @@ class ZettHypernet(TrainedBpe):
         sizes = self.identity_steps, self.steps
         batches = draws(train, splits, self.max_parts, sizes, self.batch, seed)
         fit(net, unit_VD, batches, sum(sizes), self.learning_rate)
-        figures = held_out_figures(net.eval(), unit_VD, held, splits, self.max_parts) if held else {}
+        figures = held_out_figures(net.eval(), unit_VD, held, splits, self.max_parts) if held and splits else {}
         weights = {name: value.cpu() for name, value in net.state_dict().items()}
         return {**self.train(texts, seed), "weights": weights, "held_out": figures}
 

@@ -90,9 +90,8 @@ def test_the_vocabulary_of_sentencepiece_is_used_over_bytes(tiny, texts):
     method = replace(SMALL, trainer="sentencepiece")
     other = method.make(tiny.tokenizer, method.train(texts, 0))
     assert method.train(texts, 0) == method.train(texts, 0)
-    assert (
-        lost(other) == [] and {bytes([b]) for b in range(256)} <= set(other.tokens) and 550 < len(other.tokens) <= 600
-    )
+    assert lost(other) == [] and {bytes([b]) for b in range(256)} <= set(other.tokens)
+    assert 500 < len(other.tokens) <= 600
     assert set(sentencepiece_scores(train_sentencepiece(texts, 600))) <= set(other.tokens)
 
 
