@@ -19,7 +19,7 @@ from harness.kinds.tokenizer import Properties, Specials, TokenizerMethod
 from harness.kinds.tokenizer.base import content_name
 from harness.kinds.tokenizer.bpe import ByteLevelTokenizer, byte_alphabet, untrained
 
-INSIDE = "##"
+INSIDE = "\u2026"
 LONGEST = 100
 
 
@@ -33,6 +33,7 @@ LONGEST = 100
     needs="a trainer run of seconds",
     details={
         "trainer": "the Rust library tokenizers, which counts pairs as BPE does, not the likelihood gain of the paper",
+        "mark": "ours: a character outside the byte alphabet; the usual ## can be text itself",
         "alphabet": "ours: all 256 bytes, each as the beginning of a word and inside one, so that nothing is [UNK]",
         "long words": "reference code makes words above 100 characters unknown; ours cuts them there instead",
         "embeddings": "mean of the old parts' rows (arXiv:2402.09977); both forms of a token get the same row",
@@ -66,7 +67,9 @@ class WordPiece(TokenizerMethod):
         )
         rust.train_from_iterator(texts, trainer)
         # The bare model: the library would cut the text at "special" letters before anything else.
-        bare = RustTokenizer(RustWordPiece(rust.get_vocab(), max_input_chars_per_word=LONGEST))
+        bare = RustTokenizer(
+            RustWordPiece(rust.get_vocab(), max_input_chars_per_word=LONGEST, continuing_subword_prefix=INSIDE)
+        )
         bare.pre_tokenizer = rust.pre_tokenizer
         return bare.to_str()
 

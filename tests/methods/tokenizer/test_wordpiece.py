@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from harness.kinds.tokenizer.hostile import hostile_texts, lost
 from harness.kinds.tokenizer.vocabulary import segments
 from harness.toolkit.corpora import documents
-from methods.tokenizer.wordpiece import WordPiece
+from methods.tokenizer.wordpiece import INSIDE, WordPiece
 
 SMALL = WordPiece(vocab_size=900, train_bytes=60_000)
 
@@ -20,7 +20,7 @@ def longest_match(word, tokens):
     """Greedy cutting, slowly: forms inside a word are those after the first 256 letters and their merges."""
     out, start = [], 0
     while start < len(word):
-        mark = "##" if start else ""
+        mark = INSIDE if start else ""
         end = next(e for e in range(len(word), start, -1) if mark + word[start:e] in tokens)
         out.append(tokens[mark + word[start:end]])
         start = end
@@ -38,6 +38,13 @@ def test_every_text_comes_back_and_none_is_unknown(made):
     assert lost(made) == [] and made.rust.token_to_id("[UNK]") is None
     for _, text in hostile_texts():
         assert b"".join(segments(made, text)) == text.encode()
+
+
+def test_text_that_looks_like_the_usual_mark_keeps_its_bytes(tiny):
+    texts = ["## one ##one ### two # ##two"] * 20
+    made = WordPiece(vocab_size=560).make(tiny.tokenizer, WordPiece(vocab_size=560).train(texts, 0))
+    assert b"##" in made.tokens and segments(made, texts[0]) != list(texts[0])
+    assert b"".join(segments(made, texts[0])) == texts[0].encode() and made.decode(made.encode(texts[0])) == texts[0]
 
 
 def test_both_forms_of_each_byte_are_there(made):
