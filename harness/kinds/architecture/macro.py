@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -76,6 +76,8 @@ class MacroRun:
 @dataclass(frozen=True)
 class MacroDecoder:
     """Writes segments; rows of a batch are decoded one by one, as their segments end at different places."""
+
+    rows_in_turn: ClassVar[bool] = True
 
     confidence: float
 
