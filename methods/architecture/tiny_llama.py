@@ -19,6 +19,7 @@ from harness.kinds.architecture import LlamaMethod
     identity={},
     details={
         "shape": "ours: pre-norm Llama, tied embeddings, as many key/value heads as heads, inner width four times",
+        "initial weights": "ours: deviation 0.02 at a width of 1024, more at less, so that outputs are as large",
         "budget": "ours: AdamW without weight decay, a rise over 20 steps, then a cosine to a tenth",
         "windows": "ours: documents joined, each after the tokenizer's prefix id; a cut one goes on in the next row",
     },

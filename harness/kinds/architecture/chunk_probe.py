@@ -22,7 +22,7 @@ def f1(found: set[int], wanted: set[int]) -> float:
 
 @dataclass
 class Chunks:
-    """Bytes a chunk of each stage, and how far the first stage's boundaries are the blanks of the text."""
+    """Bytes a chunk of each stage, and how far the first stage's chunks begin at, or after, the blanks of the text."""
 
     corpus: str
     name: str = "chunks"
@@ -30,7 +30,7 @@ class Chunks:
     def measure(self, subject: Subject) -> list[Measurement]:
         """``bytes_per_chunk`` a stage, and ``boundary_f1``; a document's first byte, always a boundary, is left out."""
         tokenizer = subject.text_tokenizer()
-        found, blanks, size, chunks, place = set[int](), set[int](), 0, list[int](), 0
+        found, blanks, starts, size, chunks, place = set[int](), set[int](), set[int](), 0, list[int](), 0
         for text in documents(self.corpus, "test", TEST_BYTES):
             ids = [tokenizer.prefix_id, *tokenizer.encode(text)][: subject.max_length]
             ids_1T = torch.tensor([ids], device=subject.device)
@@ -41,9 +41,11 @@ class Chunks:
             first = routes[0].b_BT[0].tolist()
             found |= {place + i for i in range(2, len(ids)) if first[i]}
             blanks |= {place + i for i in range(2, len(ids)) if ids[i] in BLANKS}
+            starts |= {place + i for i in range(2, len(ids)) if ids[i - 1] in BLANKS}
             size, place = size + len(ids) - 1, place + len(ids)
         phases = [""] if len(chunks) == 1 else [f"stage {i + 1}" for i in range(len(chunks))]
         return [
             *(Measurement("bytes_per_chunk", size / n, n=n, phase=p) for n, p in zip(chunks, phases, strict=True)),
-            Measurement("boundary_f1", f1(found, blanks), n=len(blanks)),
+            Measurement("boundary_f1", f1(found, blanks), n=len(blanks), phase="at blanks"),
+            Measurement("boundary_f1", f1(found, starts), n=len(starts), phase="after blanks"),
         ]

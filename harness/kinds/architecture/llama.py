@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.errors import Refused
 from harness.kinds.architecture.base import ArchitectureMethod
+from harness.kinds.architecture.blocks import initial_std
 from harness.kinds.architecture.training import causal_loss
 from harness.subjects.load import wrap_model
 from harness.subjects.subject import Subject
@@ -41,6 +42,7 @@ class LlamaMethod(ArchitectureMethod):
             num_attention_heads=self.heads,
             num_key_value_heads=self.heads,
             max_position_embeddings=subject.max_length,
+            initializer_range=initial_std(self.hidden),
             tie_word_embeddings=True,
             bos_token_id=tokenizer.prefix_id,
             eos_token_id=list(tokenizer.eos_ids) or None,

@@ -10,6 +10,7 @@ import torch
 
 from harness.catalog.spec import parse_stack
 from harness.errors import Refused, UsageError
+from harness.kinds.architecture.chunk_probe import f1
 from harness.kinds.architecture.held_out import forced_decoding
 from harness.kinds.artifacts import ArtifactStore
 from harness.kinds.checking import run_checks
@@ -118,8 +119,10 @@ def test_a_main_network_that_is_too_narrow_is_refused(tiny):
 
 
 def test_the_probe_counts_chunks(trained, small):
-    figures = {m.metric: m for m in small.probes()[-1].measure(trained)}
-    assert figures["bytes_per_chunk"].value > 1 and 0 <= figures["boundary_f1"].value <= 1
+    figures = {(m.metric, m.phase): m.value for m in small.probes()[-1].measure(trained)}
+    assert figures["bytes_per_chunk", ""] > 1
+    assert all(0 <= figures["boundary_f1", phase] <= 1 for phase in ("at blanks", "after blanks"))
+    assert f1({1, 2, 3}, {2, 3, 4, 5, 6}) == 0.5 and f1({1}, {2}) == 0.0
 
 
 @pytest.mark.slow
