@@ -251,16 +251,17 @@ def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
     return [Measurement("peak_memory_bytes", float(held), n=1, source="count")]
 
 
+def _several_models(run: PairRun) -> bool:
+    return any("active_parameters_per_token" in row.counts for block in run.of("candidate") for row in block.result)
+
+
 def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
     """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings.
 
-    None where a strategy runs models of its own, for the ledger is that of one model's plain steps, and none for a
-    model without a transformers configuration, whose parts run at rates of their own.
+    None where several models run, or one without a transformers configuration: the ledger is that of plain steps.
     """
-    if any("active_parameters_per_token" in row.counts for block in run.of("candidate") for row in block.result):
-        return []
     with opened() as subject:
-        if not hasattr(subject.model, "config"):
+        if not hasattr(subject.model, "config") or _several_models(run):
             return []
         shape = roofline.model_shape(subject.model)
         limits = ceilings(str(subject.device))

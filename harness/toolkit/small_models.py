@@ -28,7 +28,7 @@ def is_made(name: str) -> bool:
     return name.partition("@")[0] in catalog()
 
 
-_opened: dict[tuple[str, int, int], tuple[Any, Any, Subject]] = {}
+_opened: dict[tuple[str, int, int, int], tuple[Any, Any, Subject]] = {}
 
 
 def open_small(name: str, target: Subject, artifact: Any = None) -> Subject:
@@ -36,7 +36,7 @@ def open_small(name: str, target: Subject, artifact: Any = None) -> Subject:
 
     The last one stays open: timed blocks open a method many times, and a new model would warm up in each.
     """
-    key = (name, id(target.model), id(artifact))
+    key = (name, id(target.model), id(artifact), target.max_length)
     if key not in _opened:
         opened = _open(name, target, artifact)
         _opened.clear()

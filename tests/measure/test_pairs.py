@@ -19,11 +19,11 @@ def recording_side(name, log):
 
 def test_sides_take_turns_and_are_entered_for_each_block():
     log = []
-    run = run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), units=range(40))
+    run = run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), units=range(14))
     called = "".join(name for name, _, what in log if what == "call")
     orders = [called[i : i + 4] for i in range(0, len(called), 4)]
     assert set(orders) == {"abba", "baab"}
-    assert 8 <= orders.count("abba") <= 32  # a fair coin: outside with probability 1e-4
+    assert 1 <= orders.count("abba") <= 13  # a fair coin: outside with probability 1e-4
     assert [what for _, _, what in log[:3]] == ["enter", "call", "exit"]
     assert [b.side[0] for b in run.blocks] == ["c" if name == "a" else "b" for name in called]
 
@@ -31,7 +31,7 @@ def test_sides_take_turns_and_are_entered_for_each_block():
 def test_the_same_seed_draws_the_same_order():
     def order(seed):
         log = []
-        run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), range(20), seed=seed)
+        run_pairs(timed_sides(recording_side("a", log), recording_side("b", log)), range(8), seed=seed)
         return [name for name, _, what in log if what == "call"]
 
     assert order(1) == order(1) != order(2)

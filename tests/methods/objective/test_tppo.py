@@ -154,7 +154,7 @@ def test_the_policy_rests_in_the_warm_up(tiny, tmp_path):
 
 
 def test_the_audit_is_of_the_policy_after_the_warm_up(tiny):
-    (probe,) = made("tppo").probes()
+    _, probe = made("tppo").probes()
     figures = {m.metric: m.value for m in probe.measure(tiny)}
     assert figures["effective_tokens"] > 0 and 0 < figures["positive_gradient_share"] < 1
 

@@ -10,7 +10,6 @@ from harness.kinds.invariants import assert_same_text, random_ids
 from harness.kinds.speculative.base import Step
 from harness.kinds.speculative.chains import ChainDrafter
 from harness.kinds.speculative.drafts import DraftModel
-from harness.kinds.speculative.widths import FLAT
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.sampling import Sampler
 
@@ -56,7 +55,7 @@ def test_what_exceeds_the_context_and_an_empty_prompt_are_refused_in_one_line(sh
 def test_a_draft_with_a_shorter_context_than_the_target_s_drafts_no_further_than_it_reaches(tiny):
     """Within the draft's 20 tokens chains are drafted, behind them none; the text is the plain one throughout."""
     model = DraftModel(replace(tiny, max_length=20), tiny)
-    drafter = ChainDrafter(model, FLAT, num_draft=4, longest=4)
+    drafter = ChainDrafter(model, num_draft=4, longest=4)
     request = GenerateRequest(prompts=[random_ids(tiny, 12, 1)], max_new_tokens=16, ignore_eos=True)
     drafter.start(request.prompts[0], Sampler(request, tiny.device), 0)
     text, widths = [*request.prompts[0], *tiny.generate(request)[0].tokens], []
