@@ -10,12 +10,11 @@ from typing import Any
 
 from harness.errors import Refused
 from harness.kinds.method import Measurement
-from harness.measure import roofline
-from harness.measure.ceilings import ceilings
 from harness.measure.drafting import divergence, drafting
 from harness.measure.loops import ends_in_loop
 from harness.measure.memory import peak_memory
 from harness.measure.pairs import BASELINE, CANDIDATE, ORDER, SELF_ORDER, Block, PairRun, Side, run_pairs, timed_sides
+from harness.measure.utilisation import ttft_s, utilisation
 from harness.stats.intervals import Estimate
 from harness.stats.tails import quantile, tail_supported
 from harness.subjects.requests import GenerateRequest, Generation
@@ -36,7 +35,7 @@ ROW_COUNTS = (
 SPEEDUPS = {
     "speedup_total": "total_s",
     "speedup_decode": "decode_s",
-    "speedup_ttft": "ttft_s",
+    "speedupttft_s": "ttft_s",
     "speedup_cpu": "cpu_s",
 }
 """The clock behind each speed-up."""
@@ -147,11 +146,6 @@ def _completed(run: PairRun, candidate: Side, baseline: Side, work: DecodeWork) 
     return PairRun([*run.blocks, *missing])
 
 
-def _ttft(block: Block) -> float:
-    """Mean time to the first token over the rows of a batch."""
-    return sum(float(row.ttft_s) for row in block.result) / len(block.result)
-
-
 def _decode_s(block: Block) -> float:
     """From the batch's first token to its last."""
     return _total_s(block) - min(float(row.ttft_s) for row in block.result)
@@ -199,7 +193,7 @@ def latencies(blocks: Sequence[Block]) -> list[Measurement]:
                 found.append(Measurement(metric, 1e3 * quantile(values, p), n=len(values), source="clock"))
     prompt = sum(row.prompt_tokens for block in blocks for row in block.result)
     after = sum(len(row.tokens) - 1 for row in rows)
-    found.append(Measurement("prefill_tokens_per_s", prompt / sum(map(_ttft, blocks)), n=len(blocks), source="clock"))
+    found.append(Measurement("prefill_tokens_per_s", prompt / sum(map(ttft_s, blocks)), n=len(blocks), source="clock"))
     found.append(Measurement("decode_tokens_per_s", after / sum(map(_decode_s, blocks)), n=len(blocks), source="clock"))
     return found
 
@@ -251,37 +245,9 @@ def memory(opened: Opened, work: DecodeWork) -> list[Measurement]:
     return [Measurement("peak_memory_bytes", float(held), n=1, source="count")]
 
 
-def _several_models(run: PairRun) -> bool:
-    return any("active_parameters_per_token" in row.counts for block in run.of("candidate") for row in block.result)
-
-
-def utilisation(opened: Opened, run: PairRun) -> list[Measurement]:
-    """MFU of the prefill and MBU of a plain decode step, against this machine's measured ceilings.
-
-    None where several models run, or one without a transformers configuration: the ledger is that of plain steps.
-    """
-    with opened() as subject:
-        if not hasattr(subject.model, "config") or _several_models(run):
-            return []
-        shape = roofline.model_shape(subject.model)
-        limits = ceilings(str(subject.device))
-        dtype = str(subject.dtype).removeprefix("torch.")
-    blocks = run.of("candidate")
-    batch = len(blocks[0].result)
-    fastest = min(blocks, key=_ttft)
-    prompt = max(row.prompt_tokens for row in fastest.result)
-    flops = roofline.forward_flops(shape, prompt, batch=batch, logits=1)
-    found = [Measurement("mfu_prefill", roofline.mfu(flops, _ttft(fastest), limits.flops(dtype)), source="clock")]
-    row = min((r for b in blocks for r in b.result), key=lambda r: r.tpot_s)
-    if max(row.steps) == 1:
-        moved = roofline.forward_bytes(shape, 1, batch=batch, kv_bytes=batch * row.counts["kv_bytes_held"])
-        found.append(Measurement("mbu_decode", roofline.mbu(moved, row.tpot_s, limits.bandwidth), source="clock"))
-    return [m for m in found if m.value == m.value]
-
-
 CLOCKS: dict[str, Callable[[Block], float]] = {
     "total_s": _total_s,
-    "ttft_s": _ttft,
+    "ttft_s": ttft_s,
     "decode_s": _decode_s,
     "cpu_s": lambda block: block.cpu_s,
 }

@@ -10,6 +10,7 @@ from harness.catalog import parse_stack
 from harness.errors import Refused
 from harness.kinds.stack import applied
 from harness.measure import decode as decode_module
+from harness.measure import utilisation as utilisation_module
 from harness.measure.ceilings import Ceilings
 from harness.measure.decode import DecodeWork, measure_decode
 
@@ -18,7 +19,7 @@ from harness.measure.decode import DecodeWork, measure_decode
 def known_ceilings(monkeypatch):
     """Ceilings as data: what they are is tested elsewhere."""
     known = Ceilings("m", "cpu", 1, 1, 1e10, {"float32": 1e11}, {}, {}, {}, None, 0.0)
-    monkeypatch.setattr(decode_module, "ceilings", lambda device: known)
+    monkeypatch.setattr(utilisation_module, "ceilings", lambda device: known)
 
 
 @pytest.fixture(autouse=True)

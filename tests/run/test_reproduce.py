@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import EnvironmentFailed, UsageError
 from harness.kinds.checking import CheckResult
-from harness.measure import decode
+from harness.measure import utilisation
 from harness.measure.ceilings import Ceilings
 from harness.records.schema import FAILED, TrialRecord
 from harness.records.store import RunFolder
@@ -26,7 +26,7 @@ from harness.subjects.load import load_subject
 def bench(monkeypatch):
     """Performs trials in this process: methods are known to be sound, and what the machine can do at best is data."""
     known = Ceilings("m", "cpu", 1, 1, 1e10, {"float32": 1e11}, {}, {}, {}, None, 0.0)
-    monkeypatch.setattr(decode, "ceilings", lambda device: known)
+    monkeypatch.setattr(utilisation, "ceilings", lambda device: known)
     monkeypatch.setattr(perform, "check_cached", lambda spec: [CheckResult("a", "passed")])
     return Bench(load_subject("tiny-random", "cpu"), 0)
 
