@@ -35,7 +35,7 @@ ROW_COUNTS = (
 SPEEDUPS = {
     "speedup_total": "total_s",
     "speedup_decode": "decode_s",
-    "speedupttft_s": "ttft_s",
+    "speedup_ttft": "ttft_s",
     "speedup_cpu": "cpu_s",
 }
 """The clock behind each speed-up."""
