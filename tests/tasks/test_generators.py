@@ -1,65 +1,37 @@
 """The generated tasks: the same everywhere, right, balanced, and without the answer among the examples."""
 
 import collections
-import importlib
 import inspect
-import os
 import random
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tasks import our_configs
 from tasks.generated import generators
 from tasks.words import ATTRACTORS, CLASSES, COMMON, FILLERS, HEADS
+from tests.tasks.made_rows import digests_by_hash_seed, rows_of
 
 GENERATED = {k: c for k, c in our_configs().items() if c.get("tag") in ("zoo_generated", "zoo_ruler")}
 CHOICE = sorted(k for k, c in GENERATED.items() if c["output_type"] == "multiple_choice")
 
 
-def rows(task, **changes):
-    config = GENERATED[task]
-    module, _, name = config["custom_dataset"].removeprefix("function ").rpartition(".")
-    make = getattr(importlib.import_module(module), name)
-    return make(**(config["metadata"] | changes))["test"].to_list()
-
-
-DIGEST = """
-import hashlib, sys
-sys.path.insert(0, {folder!r})
-from test_generators import GENERATED, rows
-print(hashlib.sha256(repr([rows(task, n=12) for task in sorted(GENERATED)]).encode()).hexdigest())
-"""
-
-
 def test_same_in_every_process():
-    code = DIGEST.format(folder=os.path.dirname(__file__))  # noqa: PTH120 - a plain string for the child
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("0", "4711")
-    }
+    digests = digests_by_hash_seed(sorted(GENERATED))
     assert len(digests) == 1 and len(digests.pop().strip()) == 64
 
 
 @pytest.mark.parametrize("task", sorted(GENERATED))
 def test_items_are_distinct_and_a_shorter_run_sees_the_first_of_a_longer_one(task):
-    longer = rows(task, n=30)
-    assert longer[:7] == rows(task, n=7)
+    longer = rows_of(task, n=30)
+    assert longer[:7] == rows_of(task, n=7)
     assert len({r["id"] for r in longer}) == len(longer)
-    assert rows(task, n=7, seed=1) != longer[:7]
+    assert rows_of(task, n=7, seed=1) != longer[:7]
 
 
 @pytest.mark.parametrize("task", CHOICE)
 def test_options_are_distinct_and_continue_the_context(task):
-    for row in rows(task):
+    for row in rows_of(task):
         assert len(set(row["choices"])) == len(row["choices"]) >= 2
         assert 0 <= row["answer"] < len(row["choices"])
         assert row["context"] == row["context"].rstrip()
@@ -68,7 +40,7 @@ def test_options_are_distinct_and_continue_the_context(task):
 
 @pytest.mark.parametrize("task", ["zoo_induct8", "zoo_induct24"])
 def test_induct_answer_follows_the_same_words_above(task):
-    for row in rows(task, n=60):
+    for row in rows_of(task, n=60):
         listed, again = (line.split() for line in row["context"].split("\n"))
         assert listed[: len(again)] == again and len(again) >= 1
         assert row["choices"][row["answer"]] == f" {listed[len(again)]}"
@@ -78,7 +50,7 @@ def test_induct_answer_follows_the_same_words_above(task):
 @pytest.mark.parametrize("task", ["zoo_kvc8", "zoo_kvc16", "zoo_kvc_long", "zoo_kvc_long128"])
 def test_kvc_answer_is_the_key_s_color_and_the_key_is_not_shown_below(task):
     knobs = GENERATED[task]["metadata"]
-    for row in rows(task, n=60):
+    for row in rows_of(task, n=60):
         table, asked = row["context"].split("\n\n")
         entries = dict(line.split(": ") for line in table.split("\n"))
         *shown, last = asked.split("\n")
@@ -101,7 +73,7 @@ def test_one_color_everywhere_is_mended():
 
 def test_category_never_shows_the_test_word_and_asks_each_class_alike():
     asked = collections.Counter()
-    for row in rows("zoo_category"):
+    for row in rows_of("zoo_category"):
         *shown, last = row["context"].split("\n")
         word = last.removesuffix(" ->")
         answer = row["choices"][row["answer"]][1:]
@@ -113,7 +85,7 @@ def test_category_never_shows_the_test_word_and_asks_each_class_alike():
 
 @pytest.mark.parametrize("task", ["zoo_agree1", "zoo_agree3"])
 def test_agree_twins_differ_in_number_alone(task):
-    items = rows(task)
+    items = rows_of(task)
     for one, other in zip(items[::2], items[1::2], strict=True):
         assert one["pair"] == other["pair"] and (one["answer"], other["answer"]) == (0, 1)
         bare = [[w.removesuffix("s") for w in r["context"].split()] for r in (one, other)]
@@ -129,7 +101,7 @@ def test_no_noun_of_agree_ends_in_s():
 
 
 def test_add_gives_the_sum_and_never_the_asked_one_as_example():
-    for row in rows("zoo_add50"):
+    for row in rows_of("zoo_add50"):
         *shown, last = row["context"].split("\n")
         a, b = map(int, re.fullmatch(r"(\d+) \+ (\d+) =", last).groups())
         assert int(row["choices"][row["answer"]]) == a + b and max(a, b) < 50
@@ -141,7 +113,7 @@ def test_add_gives_the_sum_and_never_the_asked_one_as_example():
 
 def test_count_is_right_and_balanced():
     answers = collections.Counter()
-    for row in rows("zoo_count"):
+    for row in rows_of("zoo_count"):
         line, question = row["context"].split("\n")
         asked = re.search(r"word (\w+) appears", question).group(1)
         assert int(row["choices"][row["answer"]]) == line.split().count(asked)
@@ -152,7 +124,7 @@ def test_count_is_right_and_balanced():
 
 @pytest.mark.parametrize("task", ["zoo_passkey", "zoo_passkey_blind"])
 def test_passkey_options_are_the_ten_keys_of_the_text(task):
-    for row in rows(task, n=40):
+    for row in rows_of(task, n=40):
         whole = row["context"] + row["choices"][row["answer"]]
         story, question = whole.split("\n")
         held = dict(re.findall(r"The pass key of (\w+) is (\d{5})\.", story))
@@ -164,21 +136,21 @@ def test_passkey_options_are_the_ten_keys_of_the_text(task):
 
 
 def test_passkey_blind_hides_the_question_and_asks_the_same():
-    for seen, blind in zip(rows("zoo_passkey", n=10), rows("zoo_passkey_blind", n=10), strict=True):
+    for seen, blind in zip(rows_of("zoo_passkey", n=10), rows_of("zoo_passkey_blind", n=10), strict=True):
         assert "?" not in blind["context"] and "?" in seen["context"]
         for one, other in zip(seen["choices"], blind["choices"], strict=True):
             assert seen["context"] + one == blind["context"] + other
 
 
 def test_copy_target_completes_the_line():
-    for row in rows("zoo_copy_gen", n=20):
+    for row in rows_of("zoo_copy_gen", n=20):
         *copies, start = row["context"].split("\n")
         assert len(copies) == 2 and len(set(copies)) == 1
         assert f"{start} {row['target']}" == copies[0]
 
 
 def test_passages_are_whole_and_each_is_used_once():
-    found = rows("zoo_nll_text")
+    found = rows_of("zoo_nll_text")
     assert len({r["context"] for r in found}) == len(found) == 100
     for row in found:
         assert row["target"][0] == " " and row["target"][-1] == "." and row["context"][-1] != " "
@@ -187,7 +159,7 @@ def test_passages_are_whole_and_each_is_used_once():
 
 @pytest.mark.parametrize("task", ["zoo_induct24", "zoo_kvc16", "zoo_kvc_long", "zoo_kvc_long128", "zoo_passkey"])
 def test_places_cover_all_depths_alike(task):
-    depths = [r["depth"] for r in rows(task, n=100)]
+    depths = [r["depth"] for r in rows_of(task, n=100)]
     deciles = collections.Counter(min(9, int(d * 10)) for d in depths)
     assert set(deciles) == set(range(10)) and max(deciles.values()) <= 20
     early = sorted(depths[:6])

@@ -1,12 +1,8 @@
 """Tasks about letters, counts, numbers and rewriting: the same everywhere, answers by brute force, honest floors."""
 
 import collections
-import importlib
-import os
 import random
 import re
-import subprocess
-import sys
 
 import pytest
 from scipy import stats
@@ -15,6 +11,7 @@ from harness.errors import UsageError
 from tasks import metrics, our_configs
 from tasks.tokenization import characters, counting, numbers, rewriting
 from tasks.words import STOP_WORDS
+from tests.tasks.made_rows import digests_by_hash_seed, rows_of
 
 OURS = {k: c for k, c in our_configs().items() if str(c.get("tag")).startswith("zoo_tokenization")}
 CLOSED = sorted(k for k, c in OURS.items() if c["output_type"] == "multiple_choice")
@@ -22,46 +19,21 @@ CHARBENCH = [f"charbench_{question}" for question in characters.QUESTIONS]
 FORMS = tuple(counting.JOINTS)
 
 
-def rows(task, **changes):
-    config = OURS[task]
-    place, _, name = config["custom_dataset"].removeprefix("function ").rpartition(".")
-    make = getattr(importlib.import_module(place), name)
-    return make(**(config["metadata"] | changes))["test"].to_list()
-
-
-DIGEST = """
-import hashlib, sys
-sys.path.insert(0, {folder!r})
-from test_tokenization_tasks import OURS, rows
-print(hashlib.sha256(repr([rows(task, n=12) for task in sorted(OURS)]).encode()).hexdigest())
-"""
-
-
 def test_same_in_every_process():
-    code = DIGEST.format(folder=os.path.dirname(__file__))  # noqa: PTH120 - a plain string for the child
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("0", "4711")
-    }
+    digests = digests_by_hash_seed(sorted(OURS))
     assert len(digests) == 1 and len(digests.pop().strip()) == 64
 
 
 @pytest.mark.parametrize("task", sorted(OURS))
 def test_a_shorter_run_sees_the_first_of_a_longer_one_and_another_seed_other_items(task):
-    longer = rows(task, n=30)
-    assert longer[:7] == rows(task, n=7) and len({r["id"] for r in longer}) == 30
-    assert rows(task, n=7, seed=1) != longer[:7]
+    longer = rows_of(task, n=30)
+    assert longer[:7] == rows_of(task, n=7) and len({r["id"] for r in longer}) == 30
+    assert rows_of(task, n=7, seed=1) != longer[:7]
 
 
 @pytest.mark.parametrize("task", sorted(OURS))
 def test_a_span_holds_what_the_item_is_about(task):
-    for row in rows(task, n=20):
+    for row in rows_of(task, n=20):
         assert row["context"] == row["context"].rstrip()
         if "span" in row:
             start, end = row["span"]
@@ -72,7 +44,7 @@ def test_a_span_holds_what_the_item_is_about(task):
 @pytest.mark.parametrize("task", CLOSED)
 def test_options_are_distinct_and_permuting_them_changes_no_score(task):
     rng = random.Random(0)
-    for row in rows(task, n=12):
+    for row in rows_of(task, n=12):
         assert len(set(row["choices"])) == len(row["choices"]) and 0 <= row["answer"] < len(row["choices"])
         scores = [(rng.random(), False) for _ in row["choices"]]
         order = rng.sample(range(len(scores)), len(scores))
@@ -83,7 +55,7 @@ def test_options_are_distinct_and_permuting_them_changes_no_score(task):
 @pytest.mark.parametrize("task", CHARBENCH)
 @pytest.mark.parametrize("shots", [0, 3])
 def test_charbench_answers_are_right_by_brute_force(task, shots):
-    for row in rows(task, shots=shots):
+    for row in rows_of(task, shots=shots):
         *_, text = row["context"].split("\n\n")
         word = row["context"][slice(*row["span"])]
         letter = re.search(r'letter "(.)"', text)
@@ -104,7 +76,7 @@ def test_charbench_answers_are_right_by_brute_force(task, shots):
 
 
 def test_charbench_tasks_and_examples_share_no_word_and_ask_every_length_alike():
-    words = [[r["context"][slice(*r["span"])] for r in rows(task)] for task in CHARBENCH]
+    words = [[r["context"][slice(*r["span"])] for r in rows_of(task)] for task in CHARBENCH]
     hands = [{w for bucket in characters.dealt(h, 0).values() for w in bucket} for h in characters.HANDS]
     assert sum(map(len, hands)) == len(set.union(*hands))
     for asked, hand in zip(words, hands, strict=False):
@@ -116,18 +88,18 @@ def test_charbench_keeps_case_and_takes_words_from_a_file(tmp_path):
     assert any(w[0].isupper() for w in characters.word_counts())
     path = tmp_path / "words.txt"
     path.write_text("\n".join(f"{'abcdefghij'[:k]}"[:-1] + c for k in range(4, 11) for c in "klmnopqrstu"), "utf-8")
-    found = rows("charbench_last", n=14, words=str(path))
+    found = rows_of("charbench_last", n=14, words=str(path))
     assert all(re.fullmatch("[a-j]+[k-u]", r["context"][slice(*r["span"])]) for r in found)
     with pytest.raises(UsageError, match="14 items of charbench_last, not n=21"):
-        rows("charbench_last", n=21, words=str(path))
+        rows_of("charbench_last", n=21, words=str(path))
     with pytest.raises(UsageError, match="cannot be read"):
-        rows("charbench_last", words=str(tmp_path / "none.txt"))
+        rows_of("charbench_last", words=str(tmp_path / "none.txt"))
 
 
 @pytest.mark.parametrize("prompting", [None, "direct", "free", "steps"])
 def test_the_four_formats_hold_the_same_letters(prompting):
     name = "counting_{}" + (f"_{prompting}" if prompting else "")
-    for items in zip(*(rows(name.format(form), n=24) for form in FORMS), strict=True):
+    for items in zip(*(rows_of(name.format(form), n=24) for form in FORMS), strict=True):
         texts = ["".join(r["context"][place] for place in r["letters"]) for r in items]
         assert len(set(texts)) == 1 and len({r["id"] for r in items}) == 1
         asked = re.search(r'letter "(.)"', items[0]["context"]).group(1)
@@ -138,17 +110,17 @@ def test_the_four_formats_hold_the_same_letters(prompting):
 
 
 def test_counts_follow_the_binomial_law_and_lengths_their_bands():
-    found = rows("counting_joined", n=3000, shortest=9, longest=9)
+    found = rows_of("counting_joined", n=3000, shortest=9, longest=9)
     seen = collections.Counter(r["value"] for r in found)
     expected = [stats.binom.pmf(k, 9, 0.5) * 3000 for k in range(10)]
     assert stats.chisquare([seen[k] for k in range(10)], expected).pvalue > 0.001
-    for row in rows("counting_spaces_direct"):
+    for row in rows_of("counting_spaces_direct"):
         assert 10 + 10 * row["band"] <= row["length"] <= 20 + 10 * row["band"]
 
 
 def test_letters_are_to_be_sorted_and_reversed_in_their_format():
     for form in ("joined", "spaces"):
-        sorted_, reversed_ = (rows(f"counting_{form}_{what}", n=12) for what in ("sort", "reverse"))
+        sorted_, reversed_ = (rows_of(f"counting_{form}_{what}", n=12) for what in ("sort", "reverse"))
         for one, other in zip(sorted_, reversed_, strict=True):
             shown = one["context"][slice(*one["span"])]
             assert one["target"].replace(" ", "") == "".join(sorted(shown.replace(" ", "")))
@@ -157,9 +129,9 @@ def test_letters_are_to_be_sorted_and_reversed_in_their_format():
 
 def test_an_unknown_format_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean"):
-        rows("counting_joined", form="space")
+        rows_of("counting_joined", form="space")
     with pytest.raises(UsageError, match="did you mean"):
-        rows("number_direction_nosep", form="coma_r2l")
+        rows_of("number_direction_nosep", form="coma_r2l")
 
 
 @pytest.mark.parametrize("form", numbers.FORMS)
@@ -180,7 +152,7 @@ def test_chunks_are_threes_from_their_side():
 
 
 def test_sums_are_right_and_their_lengths_go_round():
-    found = rows("number_direction_comma_r2l_gen", n=18, shots=2)
+    found = rows_of("number_direction_comma_r2l_gen", n=18, shots=2)
     assert len({r["id"] for r in found}) == 18
     lengths = collections.Counter()
     for row in found:
@@ -204,9 +176,9 @@ def test_carries_agree_with_digit_sums():
 
 
 def test_formats_differ_by_separators_only_and_wrong_options_look_alike():
-    plain = rows("number_direction_nosep")
+    plain = rows_of("number_direction_nosep")
     for form in ("comma_l2r", "comma_r2l"):
-        for one, other in zip(plain, rows(f"number_direction_{form}"), strict=True):
+        for one, other in zip(plain, rows_of(f"number_direction_{form}"), strict=True):
             assert other["context"].replace(",", "") == one["context"]
             assert [c.replace(",", "") for c in other["choices"]] == one["choices"]
             assert len({len(c) for c in one["choices"]}) == 1 and len(other["choices"]) == 4
@@ -214,14 +186,14 @@ def test_formats_differ_by_separators_only_and_wrong_options_look_alike():
 
 
 def test_controls_spread_the_signs_and_repeat_the_problem():
-    (spread,) = rows("number_direction_nosep_gen", n=1, shots=1, spread=True)
+    (spread,) = rows_of("number_direction_nosep_gen", n=1, shots=1, spread=True)
     assert re.fullmatch(r"\d+ \+ \d+ = \d+\n\d+ \+ \d+ =", spread["context"]) and spread["target"][0] == " "
-    (again,) = rows("number_direction_nosep_gen", n=1, shots=1, repeat=True, answer_form="comma_r2l")
+    (again,) = rows_of("number_direction_nosep_gen", n=1, shots=1, repeat=True, answer_form="comma_r2l")
     problem = again["context"].split("\n")[-1]
     assert again["target"].replace(",", "") == f"{problem.removesuffix('=')}={again['sum']}"
     assert metrics.summed(again, [again["target"]])["exact_match"] == 1
     with pytest.raises(UsageError, match="2 to 15 digits"):
-        rows("number_direction_nosep", shortest=1)
+        rows_of("number_direction_nosep", shortest=1)
 
 
 def test_what_a_written_sum_scores():
@@ -239,7 +211,7 @@ def test_left_aligned_addition():
 
 
 def test_decimals_are_compared_in_both_orders_and_length_says_nothing():
-    found = rows("number_compare")
+    found = rows_of("number_compare")
     assert 2 * sum(r["longer_is_larger"] for r in found) == len(found)
     for one, other in zip(found[::2], found[1::2], strict=True):
         assert one["pair"] == other["pair"] and one["choices"] == other["choices"][::-1]
@@ -251,7 +223,7 @@ def test_decimals_are_compared_in_both_orders_and_length_says_nothing():
 
 
 def test_only_marked_words_may_change():
-    for row in rows("token_consistency"):
+    for row in rows_of("token_consistency"):
         words = row["target"].split(" ")
         assert row["targets"] and all(words[i].lower() not in STOP_WORDS for i in row["targets"])
         assert row["context"].count("[") == len(row["targets"]) + 1  # the instruction has one

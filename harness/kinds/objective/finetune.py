@@ -8,12 +8,10 @@ forward.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from harness.errors import Refused
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Workload
 from harness.kinds.objective.adapters import with_adapters
+from harness.kinds.objective.copies import private_copy, training_copy
 from harness.subjects.subject import TRAIN, Subject
 from harness.toolkit.rows import Batch, batches, windows
 from harness.toolkit.trainer import optimizer_step
@@ -91,9 +90,7 @@ class FineTuningMethod(Method):
 
     def learner(self, subject: Subject, seed: int) -> tuple[Any, dict[str, nn.Parameter]]:
         """A float32 or float64 copy of the model in training mode, and its adapters' parameters."""
-        model = copy.deepcopy(subject.model)
-        if subject.dtype in (torch.bfloat16, torch.float16):
-            model.float()
+        model = training_copy(subject).model
         model.set_attn_implementation("sdpa")
         with_adapters(model, ADAPTED, self.rank, self.alpha, seed)
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -129,11 +126,12 @@ class FineTuningMethod(Method):
         """The subject with a copy of its model into which the adapters were merged; nothing else is changed."""
         if artifact is None:
             raise Refused(f"{self.card.id} has no trained adapters; prepare it first (zoo train {self.card.id})")
-        model = copy.deepcopy(subject.model)
-        adapted = with_adapters(model, ADAPTED, self.rank, self.alpha, 0)
-        model.load_state_dict(artifact["state"], strict=False)
+        tuned = private_copy(subject)
+        adapted = with_adapters(tuned.model, ADAPTED, self.rank, self.alpha, 0)
+        tuned.model.load_state_dict(artifact["state"], strict=False)
         adapted.merge_and_unload()
-        yield replace(subject, model=model.eval())
+        tuned.model.eval()
+        yield tuned
 
     def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:
         """What the training cost and what it gave, on text that was held out."""

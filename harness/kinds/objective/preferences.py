@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from harness.kinds.objective.copies import private_copy
 from harness.kinds.objective.texts import Encoded
 from harness.subjects.subject import Subject
 from harness.toolkit.trainer import adamw, optimizer_step
@@ -37,7 +37,7 @@ def dpo_trained(
     subject: Subject, task: VerifiableTask, seed: int, beta: float, steps: int, pairs: int, learning_rate: float
 ) -> Any:
     """A copy of the subject's model after ``steps`` steps on ``pairs`` fresh pairs; the subject is the reference."""
-    model = copy.deepcopy(subject.model).eval()
+    model = private_copy(subject).model.eval()
     optimizer = adamw(model, learning_rate)
     rng = random.Random(f"{seed}/pairs")
     for _ in range(steps):

@@ -130,31 +130,49 @@ def encoded_prompts(subject: Subject, task: VerifiableTask, problems: Sequence[A
     return prompts
 
 
+def repeated(items: Sequence[Any], times: int) -> list[Any]:
+    """Each item so many times, its copies side by side."""
+    return [item for item in items for _ in range(times)]
+
+
+def padded_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids ``[B, P]`` padded on the left, and the mask of real tokens."""
+    ids_BP, valid_BP = pad_left(prompts, device)
+    return ids_BP, torch.ones_like(ids_BP, dtype=torch.bool) if valid_BP is None else valid_BP
+
+
+def padded_responses(subject: Subject, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Ids ``[B, T]`` of texts with their end, padded on the right, and the mask of real tokens."""
+    tokenizer = subject.text_tokenizer()
+    rows = [[*tokenizer.encode(text), *tokenizer.eos_ids[:1]] for text in texts]
+    width = max(map(len, rows))
+    length_B = torch.tensor([len(row) for row in rows], device=subject.device)
+    ids_BT = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=subject.device)
+    return ids_BT, torch.arange(width, device=subject.device)[None] < length_B[:, None]
+
+
 def sampled_batch(
     subject: Subject, task: VerifiableTask, problems: Sequence[Any], sampling: Sampling, generator: torch.Generator
 ) -> RolloutBatch:
     """Sample and grade a group of responses to each problem. Old log-probabilities are still missing (all 0)."""
     prompts = encoded_prompts(subject, task, problems, sampling.max_new_tokens)
     ids_BT, mask_BT, logp_BT, finished_B = sample_responses(subject, prompts, sampling, generator)
-    owners = [problem for problem in problems for _ in range(sampling.group_size)]
-    return graded_batch(subject, task, owners, ids_BT, mask_BT, logp_BT, finished_B, sampling.group_size)
+    size = sampling.group_size
+    owners, asked = repeated(problems, size), padded_prompts(repeated(prompts, size), subject.device)
+    return graded_batch(subject, task, owners, asked, ids_BT, mask_BT, logp_BT, finished_B, size)
 
 
 def written_batch(subject: Subject, task: VerifiableTask, groups: int, group_size: int, seed: int) -> RolloutBatch:
     """A batch of responses that the task wrote: the same problems and texts for every model and objective."""
     rng = random.Random(seed)
     problems = [task.draw(rng) for _ in range(groups)]
-    owners = [problem for problem in problems for _ in range(group_size)]
-    tokenizer = subject.text_tokenizer()
-    rows = [[*tokenizer.encode(task.written(problem, rng)), *tokenizer.eos_ids[:1]] for problem in owners]
-    width = max(map(len, rows))
-    encoded_prompts(subject, task, problems, width)
-    ids_BT = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=subject.device)
-    length_B = torch.tensor([len(row) for row in rows], device=subject.device)
-    mask_BT = torch.arange(width, device=subject.device)[None] < length_B[:, None]
-    finished_B = torch.ones(len(rows), dtype=torch.bool, device=subject.device)
+    owners = repeated(problems, group_size)
+    ids_BT, mask_BT = padded_responses(subject, [task.written(problem, rng) for problem in owners])
+    prompts = encoded_prompts(subject, task, problems, ids_BT.shape[1])
+    asked = padded_prompts(repeated(prompts, group_size), subject.device)
+    finished_B = torch.ones(len(owners), dtype=torch.bool, device=subject.device)
     return graded_batch(
-        subject, task, owners, ids_BT, mask_BT, torch.zeros_like(ids_BT).float(), finished_B, group_size
+        subject, task, owners, asked, ids_BT, mask_BT, torch.zeros_like(ids_BT).float(), finished_B, group_size
     )
 
 
@@ -162,23 +180,23 @@ def graded_batch(
     subject: Subject,
     task: VerifiableTask,
     owners: Sequence[Any],
+    asked: tuple[Tensor, Tensor],
     ids_BT: Tensor,
     mask_BT: Tensor,
     logp_BT: Tensor,
     finished_B: Tensor,
     group_size: int,
 ) -> RolloutBatch:
-    """Decode, grade and put together; each ``group_size`` neighbours are one group."""
+    """Decode, grade and put together; ``asked`` are the owners' padded prompts, ``group_size`` neighbours a group."""
     tokenizer = subject.text_tokenizer()
     ends = set(tokenizer.eos_ids)
     rows = [
         [i for i in ids[:n] if i not in ends] for ids, n in zip(ids_BT.tolist(), mask_BT.sum(1).tolist(), strict=True)
     ]
     rewards = [task.reward(problem, tokenizer.decode(row)) for problem, row in zip(owners, rows, strict=True)]
-    prompt_BP, valid_BP = pad_left([prompt_ids(subject, task, problem) for problem in owners], subject.device)
     return RolloutBatch(
-        prompt_ids_BP=prompt_BP,
-        prompt_mask_BP=torch.ones_like(prompt_BP, dtype=torch.bool) if valid_BP is None else valid_BP,
+        prompt_ids_BP=asked[0],
+        prompt_mask_BP=asked[1],
         response_ids_BT=ids_BT,
         response_mask_BT=mask_BT,
         behavior_logps_BT=logp_BT,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from harness.kinds.objective.rollouts import chosen_logps, encoded_prompts, token_logps
+from harness.kinds.objective.rollouts import (
+    chosen_logps,
+    encoded_prompts,
+    padded_prompts,
+    padded_responses,
+    token_logps,
+)
 from harness.kinds.objective.stages import masked
-from harness.subjects.runner import pad_left
 from harness.subjects.subject import Subject
 from harness.toolkit.verifiable import VerifiableTask
 
@@ -26,16 +30,9 @@ class Encoded:
     @classmethod
     def of(cls, subject: Subject, task: VerifiableTask, problems: list[Any], responses: list[str]) -> Encoded:
         """Encode with the subject's tokenizer; refuses texts that are too long for it."""
-        tokenizer = subject.text_tokenizer()
-        rows = [[*tokenizer.encode(text), *tokenizer.eos_ids[:1]] for text in responses]
-        width = max(map(len, rows))
-        prompt_BP, valid_BP = pad_left(encoded_prompts(subject, task, problems, width), subject.device)
-        length_B = torch.tensor([len(row) for row in rows], device=subject.device)
-        return cls(
-            (prompt_BP, torch.ones_like(prompt_BP, dtype=torch.bool) if valid_BP is None else valid_BP),
-            torch.tensor([row + [0] * (width - len(row)) for row in rows], device=subject.device),
-            torch.arange(width, device=subject.device)[None] < length_B[:, None],
-        )
+        ids_BT, mask_BT = padded_responses(subject, responses)
+        prompts = encoded_prompts(subject, task, problems, ids_BT.shape[1])
+        return cls(padded_prompts(prompts, subject.device), ids_BT, mask_BT)
 
     def logps(self, model: Any) -> Tensor:
         """Log-probabilities of the responses' tokens at temperature 1, ``[B, T]``, 0 at padding."""

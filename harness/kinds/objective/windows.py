@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.errors import Refused
 from harness.kinds.objective.base import ObjectiveMethod
 from harness.kinds.objective.batch import RolloutBatch
-from harness.kinds.objective.rollouts import encoded_prompts, graded_batch, sample_responses
+from harness.kinds.objective.rollouts import encoded_prompts, graded_batch, padded_prompts, sample_responses
 from harness.subjects.subject import Subject
 
 
@@ -74,8 +74,9 @@ class WindowSampler:
                     (old.behavior_logps_BT, logp_BW),
                 )
             )
+        asked = padded_prompts(prompts, device)
         done_B = ended_B | (mask_BT.sum(1) >= method.max_new_tokens)
-        batch = graded_batch(self.subject, method.task(), owners, ids_BT, mask_BT, logp_BT, ended_B, 1)
+        batch = graded_batch(self.subject, method.task(), owners, asked, ids_BT, mask_BT, logp_BT, ended_B, 1)
         batch = replace(
             batch,
             rewards_B=torch.where(done_B, batch.rewards_B, torch.zeros_like(batch.rewards_B)),

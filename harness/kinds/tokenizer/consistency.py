@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from harness.errors import Refused
 from harness.kinds.method import Measurement, Probe
 from harness.kinds.tokenizer.base import TokenizerMethod
-from harness.kinds.tokenizer.intrinsics import draw_weights, ratio
+from harness.kinds.tokenizer.intrinsics import ratio
+from harness.stats.rates import draw_weights
 from harness.subjects.requests import ScoreRequest
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer

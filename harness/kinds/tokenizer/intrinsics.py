@@ -23,26 +23,19 @@ from numpy.typing import NDArray
 from harness.kinds.method import Measurement
 from harness.kinds.tokenizer.hostile import encoded, hostile_texts, lost
 from harness.kinds.tokenizer.vocabulary import Vocabulary, utf8
+from harness.stats.rates import draw_weights, rate
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer
 from harness.toolkit.corpora import documents
 
 ALPHA = 2.5
-RESAMPLES = 1000
 Floats = NDArray[np.float64]
-
-
-def draw_weights(num_documents: int, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """How often each document is drawn in each resample, ``[resamples, documents]``."""
-    even = np.full(num_documents, 1 / num_documents)
-    return np.random.default_rng(seed).multinomial(num_documents, even, size=resamples).astype(np.float64)
 
 
 def ratio(metric: str, above_D: Sequence[float], below_D: Sequence[float], weights_RD: Floats) -> Measurement:
     """``sum above / sum below`` with the percentile interval over resampled documents."""
-    above, below = np.asarray(above_D, float), np.asarray(below_D, float)
-    low, high = np.quantile((weights_RD @ above) / (weights_RD @ below), [0.025, 0.975])
-    return Measurement(metric, float(above.sum() / below.sum()), float(low), float(high), len(above))
+    found = rate(np.asarray(above_D, float), np.asarray(below_D, float), weights_RD)
+    return Measurement(metric, found.value, found.low, found.high, found.n)
 
 
 def shannon_bits(counts: Floats) -> Floats:

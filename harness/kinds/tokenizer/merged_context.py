@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from harness.errors import Refused
 from harness.kinds.method import Measurement
-from harness.kinds.tokenizer.intrinsics import draw_weights, ratio
+from harness.kinds.tokenizer.intrinsics import ratio
 from harness.kinds.tokenizer.transplant import replace_modules
+from harness.stats.rates import draw_weights
 from harness.subjects.requests import GenerateRequest, Generation, Score, ScoreRequest
 from harness.subjects.subject import Decoder, Scorer, Subject
 from harness.subjects.tokenizer import Tokenizer

@@ -10,7 +10,8 @@ import numpy as np
 
 from harness.errors import EnvironmentFailed
 from harness.kinds.method import Measurement
-from harness.kinds.tokenizer.intrinsics import Floats, draw_weights
+from harness.kinds.tokenizer.intrinsics import Floats
+from harness.stats.rates import draw_weights
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer
 from harness.toolkit.parallel import PIVOT, aligned

@@ -14,8 +14,9 @@ from typing import Any
 
 from harness.errors import Refused
 from harness.kinds.method import Measurement
-from harness.kinds.tokenizer.intrinsics import draw_weights, ratio
+from harness.kinds.tokenizer.intrinsics import ratio
 from harness.kinds.tokenizer.phantom import CLASSES, OUTCOMES, Span, artefact, first_word, outcome, word_of
+from harness.stats.rates import draw_weights
 from harness.subjects.requests import GenerateRequest
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer

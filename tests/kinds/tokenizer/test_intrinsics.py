@@ -11,7 +11,6 @@ from harness.kinds.tokenizer.intrinsics import (
     Intrinsics,
     TransplantProbe,
     continued_words,
-    draw_weights,
     measure_tokenizer,
     ratio,
     renyi_bits,
@@ -20,6 +19,7 @@ from harness.kinds.tokenizer.intrinsics import (
     unreachable,
 )
 from harness.kinds.tokenizer.vocabulary import Specials, TableTokenizer
+from harness.stats.rates import draw_weights
 from harness.subjects.tiny import ByteIds
 
 
