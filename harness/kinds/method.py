@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from harness.catalog.card import Card
+from harness.errors import Refused
 from harness.subjects.subject import Subject
 
 Artifact = Any
@@ -111,6 +112,13 @@ class Method:
     def prepare(self, subject: Subject, ctx: PrepareContext) -> Artifact:
         """Train, calibrate or build what ``apply`` needs. Called only where ``trains`` is true; cached by content."""
         raise NotImplementedError(f"{self.card.id} declares trains = True but has no prepare")
+
+    def require_weights(self, artifact: Artifact) -> None:
+        """Refuse to apply what was never trained."""
+        if artifact is None:
+            raise Refused(
+                f"{self.card.id} has no trained weights to apply; prepare it first (zoo train {self.card.id})"
+            )
 
     def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:
         """What ``prepare`` recorded of itself: updates, tokens, rewards."""

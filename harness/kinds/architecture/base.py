@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from harness.errors import Refused
 from harness.kinds.architecture.ledger import counted_flops
-from harness.kinds.architecture.training import descend
+from harness.kinds.architecture.training import descend, stage_measurements
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe
 from harness.subjects.subject import Subject
 from harness.subjects.tokenizer import Tokenizer
@@ -113,10 +113,7 @@ class ArchitectureMethod(Method):
     @contextmanager
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
         """The trained model in the place of the subject's."""
-        if artifact is None:
-            raise Refused(
-                f"{self.card.id} has no trained weights to apply; prepare it first (zoo train {self.card.id})"
-            )
+        self.require_weights(artifact)
         with torch.inference_mode(False), seeded(subject, 0):
             model = self.build(subject).to(subject.dtype)
         model.load_state_dict(artifact["weights"])
@@ -126,14 +123,8 @@ class ArchitectureMethod(Method):
         """Steps, tokens, the loss at the end, FLOPs where they were counted, and each stage's seconds."""
         stages = artifact["stages"]
         spent = [Measurement("train_flops", artifact["flops"])] if "flops" in artifact else []
-        last = stages[-1]["losses"][-max(1, len(stages[-1]["losses"]) // 10) :]
-        return [
-            Measurement("updates", float(sum(len(s["losses"]) for s in stages))),
-            Measurement("corpus_tokens", float(sum(s["tokens"] for s in stages))),
-            Measurement("train_loss_end", sum(last) / len(last), n=len(last)),
-            *spent,
-            *(Measurement("phase_seconds", s["seconds"], phase=s["phase"], source="clock") for s in stages),
-        ]
+        read = Measurement("corpus_tokens", float(sum(stage["tokens"] for stage in stages)))
+        return [read, *spent, *stage_measurements(stages)]
 
     def probes(self) -> Iterable[Probe]:
         """The trained model on the corpus's test split: ``held_out`` token by token, ``next_word`` word by word."""

@@ -15,11 +15,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from harness.errors import Refused
 from harness.kinds.architecture.base import seeded
 from harness.kinds.architecture.interactions import USERS, Interactions, ndcg, ranks, recall, synthetic
 from harness.kinds.architecture.stepwise import no_cache
-from harness.kinds.architecture.training import descend
+from harness.kinds.architecture.training import descend, stage_measurements
 from harness.kinds.method import Artifact, Check, Measurement, Method, PrepareContext, Probe
 from harness.subjects.subject import Subject
 from harness.toolkit.rows import Batch
@@ -95,10 +94,7 @@ class RecommenderMethod(Method):
     @contextmanager
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
         """A subject that can be probed; it neither scores text nor writes any."""
-        if artifact is None:
-            raise Refused(
-                f"{self.card.id} has no trained weights to apply; prepare it first (zoo train {self.card.id})"
-            )
+        self.require_weights(artifact)
         with torch.inference_mode(False), seeded(subject, 0):
             model = self.build(on_device(synthetic(), subject.device))
         model.load_state_dict(artifact["weights"])
@@ -114,13 +110,7 @@ class RecommenderMethod(Method):
 
     def training_measurements(self, artifact: Artifact) -> Sequence[Measurement]:
         """Steps, the loss at the end, and each stage's seconds."""
-        stages = artifact["stages"]
-        last = stages[-1]["losses"][-max(1, len(stages[-1]["losses"]) // 10) :]
-        return [
-            Measurement("updates", float(sum(len(s["losses"]) for s in stages))),
-            Measurement("train_loss_end", sum(last) / len(last), n=len(last)),
-            *(Measurement("phase_seconds", s["seconds"], phase=s["phase"], source="clock") for s in stages),
-        ]
+        return stage_measurements(artifact["stages"])
 
     def probes(self) -> Iterable[Probe]:
         """``ranking``: where the items that the users really took stand."""

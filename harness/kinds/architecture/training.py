@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.kinds.method import Measurement
 from harness.toolkit.rows import Batch
 from harness.toolkit.trainer import optimizer_step
 
@@ -64,3 +65,14 @@ def descend(
         tokens += int(mask_BT.sum())
     model.eval()
     return {"phase": phase, "losses": losses, "tokens": tokens, "seconds": time.perf_counter() - started}
+
+
+def stage_measurements(stages: Sequence[dict[str, Any]]) -> list[Measurement]:
+    """Steps of all stages, the mean loss over the last tenth of the last one, and each one's seconds."""
+    losses = stages[-1]["losses"]
+    last = losses[-max(1, len(losses) // 10) :]
+    return [
+        Measurement("updates", float(sum(len(stage["losses"]) for stage in stages))),
+        Measurement("train_loss_end", sum(last) / len(last), n=len(last)),
+        *(Measurement("phase_seconds", s["seconds"], phase=s["phase"], source="clock") for s in stages),
+    ]

@@ -147,10 +147,7 @@ class ObjectiveMethod(Method):
     @contextmanager
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
         """The subject with a copy of its model that holds the trained weights."""
-        if artifact is None:
-            raise Refused(
-                f"{self.card.id} has no trained weights to apply; prepare it first (zoo train {self.card.id})"
-            )
+        self.require_weights(artifact)
         trained = private_copy(subject)
         trained.model.load_state_dict(artifact["state"])
         yield trained
