@@ -32,9 +32,10 @@ def train(
     path = store.path(built, subject)
     known = path.is_file()
     artifact = store.obtain(built, subject)
+    costs = {cost.metric: cost.value for cost in store.costs[built.card.id]}
     found = built.training_measurements(artifact)
     figures = {f"{m.metric} ({m.phase})" if m.phase else m.metric: m.value for m in found}
-    seconds = store.seconds[built.card.id]
+    seconds = costs["train_seconds"]
     if json_:
         print_json({"path": str(path), "seconds": seconds, "made_now": not known, "figures": figures})
         return

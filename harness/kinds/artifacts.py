@@ -8,7 +8,9 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,42 @@ import torch
 
 from harness.catalog.spec import MethodSpec
 from harness.errors import EnvironmentFailed
-from harness.kinds.method import Artifact, Method, PrepareContext
+from harness.kinds.method import Artifact, Measurement, Method, PrepareContext
 from harness.kinds.sources import method_sources
 from harness.subjects.catalog import cache_dir
 from harness.subjects.load import load_subject
 from harness.subjects.subject import Subject
 
+FORM = 2
+"""Of the stored file."""
+
+
+@contextmanager
+def _counted(costs: list[Measurement], metered_device: str) -> Iterator[None]:
+    """Add to ``costs`` what happens inside: seconds and, with a device to meter, joules."""
+    with ExitStack() as windows:
+        window = None
+        if metered_device:
+            from harness.measure.energy import EnergyMeter
+
+            window = windows.enter_context(windows.enter_context(EnergyMeter(metered_device)).window("train"))
+        started = time.perf_counter()
+        yield
+        costs.append(Measurement("train_seconds", time.perf_counter() - started, source="clock"))
+    if window is not None and window.reading is not None and window.reading.gross_j is not None:
+        costs.append(Measurement("train_joules", window.reading.gross_j, source=window.reading.source))
+
 
 @dataclass
 class ArtifactStore:
-    """Makes and finds artifacts. ``seconds`` holds what making each one cost when it was made."""
+    """Makes and finds artifacts. ``costs`` holds what making each one cost when it was made, by method id.
+
+    Energy is among it where the store was ``metered`` then, and the making was long enough for the meter.
+    """
 
     seed: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    metered: bool = False
+    costs: dict[str, list[Measurement]] = field(default_factory=dict)
     _last: tuple[Path, Any] | None = None
 
     def key(self, method: Method, subject: Subject) -> str:
@@ -41,6 +66,7 @@ class ArtifactStore:
             "dtype": str(subject.dtype),
             "seed": self.seed,
             "torch": torch.__version__,
+            "form": FORM,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -54,7 +80,7 @@ class ArtifactStore:
         if self._last is None or self._last[0] != path:
             self._last = path, self._load(method, subject, path)
         held = self._last[1]
-        self.seconds[method.card.id] = held["seconds"]
+        self.costs[method.card.id] = [Measurement(**cost) for cost in held["costs"]]
         return held["artifact"]
 
     def _load(self, method: Method, subject: Subject, path: Path) -> Any:
@@ -75,9 +101,10 @@ class ArtifactStore:
             ),
             artifact_of=lambda text: self.obtain(MethodSpec.parse(text).build(), subject),
         )
-        started = time.perf_counter()
-        artifact = method.prepare(subject, context)
-        held = {"artifact": artifact, "seconds": time.perf_counter() - started}
+        costs: list[Measurement] = []
+        with _counted(costs, str(subject.device) if self.metered else ""):
+            artifact = method.prepare(subject, context)
+        held = {"artifact": artifact, "costs": [asdict(cost) for cost in costs]}
         descriptor, work = tempfile.mkstemp(dir=path.parent, prefix="making-", suffix=".tmp")
         os.close(descriptor)
         try:

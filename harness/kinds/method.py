@@ -124,6 +124,10 @@ class Method:
         """What ``prepare`` recorded of itself: updates, tokens, rewards."""
         return ()
 
+    def training_samples(self, artifact: Artifact) -> Sequence[Mapping[str, Any]]:
+        """Raw values behind them, as rows ``side``, ``unit``, ``name``, ``value``: learning curves, one unit a step."""
+        return ()
+
     def apply(self, subject: Subject, artifact: Artifact = None) -> AbstractContextManager[Subject]:
         """Yield the new subject; the given one is as before once the context is left."""
         return nullcontext(subject)

@@ -31,7 +31,7 @@ COST_COLUMNS: dict[str, tuple[str, ...]] = {
     "tokenizer": ("speedup", "mb_per_s", "bytes_per_token", "fertility", "renyi_efficiency", "round_trip_fidelity"),
     "objective": (
         *("pass_at_1", "pass_at_8", "greedy_accuracy", "held_out_reward", "train_reward_start", "train_reward_end"),
-        *("speedup", "updates_per_s", "generated_tokens", "train_seconds"),
+        *("speedup", "updates_per_s", "generated_tokens", "train_seconds", "train_joules"),
     ),
     "architecture": ("speedup_decode", "held_out_accuracy", "bits_per_byte", "kv_slots_per_token", "train_seconds"),
 }

@@ -41,6 +41,7 @@ SHORT = {
     "train_reward_start": "reward before",
     "train_reward_end": "reward after",
     "train_seconds": "train",
+    "train_joules": "train energy",
 }
 
 

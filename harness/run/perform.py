@@ -65,6 +65,7 @@ class Bench:
         """Run a trial; failures become its status and reason."""
         record = TrialRecord(trial=trial, status=OK, started=datetime.datetime.now(datetime.UTC).isoformat())
         before, started = load_snapshot(), time.perf_counter()
+        self.store.metered = bool(trial["options"].get("energy"))
         try:
             figures, samples, cpu_share = PERFORMERS[trial["kind"]](self, trial, work)
             record.samples = samples
@@ -269,16 +270,18 @@ def perform_probe(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
     stack = parse_stack(trial["method"])
     method = _single(stack)
     figures: list[Measurement] = []
+    samples: list[dict[str, Any]] = []
     with bench.opened(stack)() as subject:
         for probe in method.probes():
             figures += probe.measure(subject)
     if method.trains:
         artifact = bench.store.obtain(method, bench.subject)
-        figures.append(Measurement("train_seconds", bench.store.seconds[method.card.id], source="clock"))
+        figures += bench.store.costs[method.card.id]
         figures += method.training_measurements(artifact)
+        samples += map(dict, method.training_samples(artifact))
     if not figures:
         raise AsBaseline(f"{stack} has no probes")
-    return figures, [], None
+    return figures, samples, None
 
 
 PERFORMERS: dict[str, Callable[[Bench, dict[str, Any], Path], Figures]] = {

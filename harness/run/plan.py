@@ -61,8 +61,8 @@ def _entry_trials(suite: Suite, entry: Entry, method: str, model: str, scope: Sc
         }
         for task in entry.tasks:
             yield Trial(kind=QUALITY, target=task, options=options, **common)
+    energy = {"window_s": suite.energy_window_s} if suite.energy else None
     if scope.cost:
-        energy = {"window_s": suite.energy_window_s} if suite.energy else None
         for spec in entry.decode:
             options = {"decode": spec.model_dump(), "budget_s": suite.budget_s, "energy": energy}
             yield Trial(kind=COST, target=spec.name, options=options, **common)
@@ -70,7 +70,7 @@ def _entry_trials(suite: Suite, entry: Entry, method: str, model: str, scope: Sc
             options = {"budget_s": suite.budget_s, "energy": energy}
             yield Trial(kind=WORKLOAD, target="all", options=options, **common)
     if entry.probes:
-        yield Trial(kind=PROBE, target="all", **common)
+        yield Trial(kind=PROBE, target="all", options={"energy": energy} if energy else {}, **common)
 
 
 def group_trials(trials: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from harness.kinds.method import Measurement
 from harness.kinds.objective.base import ObjectiveMethod
 from harness.kinds.objective.batch import RolloutBatch
 from harness.kinds.objective.copies import training_copy
-from harness.kinds.objective.frozen import frozen_loss, frozen_stages
+from harness.kinds.objective.frozen import Frozen, frozen_loss, frozen_stages
 from harness.kinds.objective.rollouts import chosen_logps, forward_responses
 from harness.kinds.objective.stages import aggregate, clipped_surrogate, effective_tokens, group_normalize, ratios
 from harness.kinds.objective.update import frozen_batch
@@ -35,6 +35,25 @@ def flat_gradient(loss: Tensor, model: Any) -> Tensor:
     )
 
 
+def gradient_noise(method: ObjectiveMethod, frozen: Frozen, logp_BT: Tensor, model: Any) -> float | None:
+    """Variance between the gradients of single groups over the squared norm of their mean; None without two groups or
+    without a gradient.
+
+    The simple noise scale of McCandlish et al. (arXiv 1812.06162), in groups; those that no row was selected from are
+    left out.
+    """
+    groups = frozen.batch.minibatches(len(torch.unique(frozen.batch.group_ids_B)))
+    total: Tensor | float = 0.0
+    squares = 0.0
+    for index_N in groups:  # one at a time: a gradient is as large as the model
+        gradient = flat_gradient(frozen_loss(method, frozen.part(index_N), logp_BT), model)
+        total, squares = total + gradient, squares + float(gradient.square().sum())
+    count, mean_squared = len(groups), float(torch.as_tensor(total).square().sum()) / len(groups) ** 2
+    if count < 2 or mean_squared == 0:
+        return None
+    return (squares - count * mean_squared) / (count - 1) / mean_squared
+
+
 def token_baseline(logp_BT: Tensor, batch: RolloutBatch) -> Tensor:
     """The yardstick: group-normalised advantages, clipped surrogate, mean over all tokens."""
     adv_BT = group_normalize(batch.rewards_B, batch.group_ids_B)[:, None].expand_as(logp_BT)
@@ -44,7 +63,8 @@ def token_baseline(logp_BT: Tensor, batch: RolloutBatch) -> Tensor:
 
 @dataclass
 class GradientAudit:
-    """Cosine and norm against token aggregation, the signs' shares, and how many tokens carry the gradient."""
+    """Cosine and norm against token aggregation, the signs' shares, and how many tokens carry the gradient and its
+    noise."""
 
     method: ObjectiveMethod
     name: str = PHASE
@@ -55,8 +75,11 @@ class GradientAudit:
         batch = frozen_batch(self.method, copied)
         logps_BTV, _ = forward_responses(copied.model, batch, self.method.temperature)
         logp_BT = chosen_logps(logps_BTV, batch.response_ids_BT)
-        loss = frozen_loss(self.method, frozen_stages(self.method, batch, 0.0), logp_BT)
+        frozen = frozen_stages(self.method, batch, 0.0)
+        loss = frozen_loss(self.method, frozen, logp_BT)
         figures = self._shares(loss, logp_BT, batch)
+        noise = gradient_noise(self.method, frozen, logp_BT, copied.model)
+        figures |= {} if noise is None else {"gradient_noise": noise}
         ours = flat_gradient(loss, copied.model)
         token = flat_gradient(token_baseline(logp_BT, batch), copied.model)
         figures |= {

@@ -6,9 +6,9 @@ few optimizer steps on the frozen batch, repeat. The given subject is never touc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -157,6 +157,14 @@ class ObjectiveMethod(Method):
         from harness.kinds.objective.loop import summary
 
         return summary(artifact["record"])
+
+    def training_samples(self, artifact: Artifact) -> Sequence[Mapping[str, Any]]:
+        """The learning curves: all figures of every update."""
+        return [
+            {"side": "update", "unit": unit, "name": name, "value": value}
+            for unit, row in enumerate(artifact["record"])
+            for name, value in row.items()
+        ]
 
     def workloads(self, subject: Subject) -> Iterable[Workload]:
         """``update``: one rollout batch's optimizer steps, put back after each call."""

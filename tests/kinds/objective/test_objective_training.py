@@ -10,8 +10,11 @@ import torch
 from harness.catalog import MethodSpec
 from harness.errors import Refused, UsageError
 from harness.kinds.method import PrepareContext
+from harness.kinds.objective.audit import flat_gradient, gradient_noise
 from harness.kinds.objective.checks import HashTask, random_batch
+from harness.kinds.objective.frozen import frozen_loss, frozen_stages
 from harness.kinds.objective.loop import Learner, describe, summary, train
+from harness.kinds.objective.rollouts import chosen_logps, forward_responses
 from harness.kinds.objective.samplers import with_old_policy
 from harness.kinds.objective.update import frozen_batch
 from harness.subjects.load import load_subject
@@ -125,6 +128,32 @@ def test_audit_of_token_aggregation_is_the_yardstick(tiny):
         assert audits[spec]["snapshot_loss"] == pytest.approx(0, abs=1e-6)
         assert audits[spec]["positive_gradient_share"] == pytest.approx(0.5, abs=1e-6)
     assert audits["grpo"]["effective_tokens"] < audits["balanced_agg"]["effective_tokens"] < token["effective_tokens"]
+
+
+def test_gradient_noise_is_the_variance_between_groups_over_the_squared_mean(tiny):
+    method = small()
+    batch = frozen_batch(method, tiny)
+    logps_BTV, _ = forward_responses(tiny.model, batch, 1.0)
+    logp_BT = chosen_logps(logps_BTV, batch.response_ids_BT)
+    frozen = frozen_stages(method, batch, 0.0)
+    rows = [(batch.group_ids_B == group).nonzero()[:, 0] for group in batch.group_ids_B.unique()]
+    each = torch.stack([flat_gradient(frozen_loss(method, frozen.part(r), logp_BT), tiny.model) for r in rows])
+    wanted = each.var(dim=0).sum() / each.mean(0).square().sum()
+    assert gradient_noise(method, frozen, logp_BT, tiny.model) == pytest.approx(float(wanted), rel=1e-6)
+    alone = replace(frozen, batch=replace(batch, group_ids_B=torch.zeros_like(batch.group_ids_B)))
+    assert gradient_noise(method, alone, logp_BT, tiny.model) is None
+    dead = replace(frozen, adv_BT=torch.zeros_like(frozen.adv_BT))
+    assert gradient_noise(method, dead, logp_BT, tiny.model) is None
+
+
+def test_learning_curves_are_the_record(tiny):
+    method = small()
+    artifact = method.prepare(tiny, CONTEXT)
+    rows = method.training_samples(artifact)
+    curve = [row["value"] for row in rows if row["name"] == "reward"]
+    assert curve == [row["reward"] for row in artifact["record"]]
+    assert {row["unit"] for row in rows} == {0, 1, 2} and {row["side"] for row in rows} == {"update"}
+    assert {"entropy", "grad_norm", "generated_tokens", "seconds_sample"} <= {row["name"] for row in rows}
 
 
 def test_refusals(tiny):
