@@ -60,7 +60,7 @@ def compare(subject: Subject, model: AutoModelForCausalLM, prompts: list[list[in
         return subject.generate(request)[0]
 
     def library(unit: int) -> object:
-        ids = torch.tensor([prompts[unit]])
+        ids = torch.tensor([prompts[unit]], device=model.device)
         with torch.inference_mode():
             return model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False,

@@ -40,7 +40,7 @@ def library_side(model: Any, prompts: list[list[int]], new_tokens: int, settings
     """transformers' generate with these settings."""
 
     def call(unit: int) -> int:
-        ids = torch.tensor([prompts[unit]])
+        ids = torch.tensor([prompts[unit]], device=model.device)
         with torch.inference_mode():
             out = model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, min_new_tokens=new_tokens,

@@ -28,6 +28,17 @@ def optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: flo
 
 
 @contextmanager
+def repeatable() -> Iterator[None]:
+    """Kernels whose results do not depend on the order in which a GPU's threads arrive, wherever there are such."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+@contextmanager
 def restoring(model: Any, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Put parameters, gradients and a fresh optimizer's state back on exit, also after an exception."""
     held = [(p, p.detach().clone()) for p in model.parameters()]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.toolkit.trainer import adamw, optimizer_step, restoring
+from harness.toolkit.trainer import adamw, optimizer_step, repeatable, restoring
 
 
 def test_step_cuts_the_gradient_and_returns_its_full_norm():
@@ -34,3 +34,10 @@ def test_restoring(fails):
             raise RuntimeError("on purpose")
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     assert not optimizer.state and all(p.grad is None for p in model.parameters())
+
+
+def test_repeatable_is_undone_also_after_an_error():
+    with pytest.raises(ValueError), repeatable():
+        assert torch.are_deterministic_algorithms_enabled()
+        raise ValueError
+    assert not torch.are_deterministic_algorithms_enabled()

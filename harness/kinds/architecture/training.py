@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.kinds.method import Measurement
 from harness.toolkit.rows import Batch
-from harness.toolkit.trainer import optimizer_step
+from harness.toolkit.trainer import optimizer_step, repeatable
 
 Loss = Callable[[Any, Tensor, Tensor], Tensor]
 WARM_UP_STEPS = 20
@@ -57,9 +57,10 @@ def descend(
     losses, tokens, started = [], 0, time.perf_counter()
     model.train()
     for ids_BT, mask_BT in rows:
-        with torch.autocast(ids_BT.device.type, torch.bfloat16, enabled=low_precision):
-            value = loss(model, ids_BT, mask_BT)
-        optimizer_step(optimizer, value)
+        with repeatable():
+            with torch.autocast(ids_BT.device.type, torch.bfloat16, enabled=low_precision):
+                value = loss(model, ids_BT, mask_BT)
+            optimizer_step(optimizer, value)
         schedule.step()
         losses.append(float(value.detach()))
         tokens += int(mask_BT.sum())
