@@ -26,7 +26,7 @@ def compare(
     revision_a: Annotated[str, typer.Option("--revision-a", help="Git revision of A.", rich_help_panel=OTHER)] = "",
     revision_b: Annotated[str, typer.Option("--revision-b", help="Git revision of B.", rich_help_panel=OTHER)] = "",
     python_b: Annotated[str, typer.Option("--python-b", help="Interpreter of B.", rich_help_panel=OTHER)] = "",
-    decode: Annotated[str, typer.Option("--decode", help="Decode workloads, e.g. chatx48n6.")] = "",
+    decode: Annotated[list[str] | None, typer.Option("--decode", help="Decode workloads, e.g. chatx48n6.")] = None,
     workloads: Annotated[bool, typer.Option("--workloads", help="The workloads that both methods have.")] = False,
     tasks: options.Tasks = None,
     limit: options.Limit = None,

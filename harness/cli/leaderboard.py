@@ -40,12 +40,15 @@ def show(
     results: Path, format_: str = "table", kind: str = "", suite: str = "", sort: str = "", front: bool = False
 ) -> None:
     """Read the records under ``results`` and print their boards."""
+    from harness.catalog.card import KINDS
     from harness.cli.output import print_json, print_text
     from harness.errors import UsageError, unknown_name
     from harness.records.leaderboard import read_boards
     from harness.records.render import as_data, csv_text, markdown
     from harness.records.store import recorded_values
 
+    if kind and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
     boards = read_boards(results, kind, suite, sort)
     if not boards and kind and kind not in (kinds := recorded_values(results, "method_kind")):
         raise unknown_name("kind among the records", kind, kinds)

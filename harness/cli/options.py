@@ -5,6 +5,7 @@ A verb writes ``model: options.Model = options.DEFAULT_MODEL``; the frame adds t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ Model = Annotated[
     str, typer.Option("--model", help="Catalog name, hub id, local folder or .gguf file.", rich_help_panel=WHAT)
 ]
 Tasks = Annotated[
-    str | None, typer.Option("--tasks", help="lm-eval task names, comma-separated.", rich_help_panel=WHAT)
+    list[str] | None, typer.Option("--tasks", help="lm-eval task names, comma-separated.", rich_help_panel=WHAT)
 ]
 Limit = Annotated[
     float | None,
@@ -47,6 +48,7 @@ LogSamples = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=RESULT)]
 
 
-def split_names(text: str | None) -> list[str]:
-    """The names of a comma-separated list."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+def split_names(given: str | Sequence[str] | None) -> list[str]:
+    """The names of a comma-separated list, or of all lists of an option that is given several times."""
+    texts = [given] if isinstance(given, str) else given or ()
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]

@@ -34,7 +34,9 @@ def run(
     method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Methods instead of a suite.")] = None,
     model: Annotated[list[str] | None, typer.Option("--model", help="Name, hub id, folder or .gguf file.")] = None,
     tasks: Tasks = None,
-    decode: Annotated[str, typer.Option("--decode", help="Decode workloads, e.g. chatx48n6,prose:512x32n4.")] = "",
+    decode: Annotated[
+        list[str] | None, typer.Option("--decode", help="Decode workloads, e.g. chatx48n6,prose:512x32n4.")
+    ] = None,
     workloads: Annotated[bool, typer.Option("--workloads", help="Time the methods' own workloads.")] = False,
     probes: Annotated[bool, typer.Option("--probes", help="Run the methods' probes.")] = False,
     quality_only: Annotated[bool, typer.Option("--quality-only", help="lm-eval tasks only.")] = False,

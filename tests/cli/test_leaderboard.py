@@ -76,6 +76,11 @@ def test_wrong_names_are_one_line(zoo, results, arguments, code, words):
     assert (got, out) == (code, "") and words in err and len(err.strip().splitlines()) == 1
 
 
+def test_a_misspelt_kind_is_told_without_any_records(zoo, tmp_path):
+    code, _, err = zoo("leaderboard", "--kind", "prunning", "--output_path", str(tmp_path / "none"))
+    assert code == 2 and "did you mean 'pruning'" in err
+
+
 def test_no_records_is_exit_code_four(zoo, tmp_path):
     code, _, err = zoo("leaderboard", "--output_path", str(tmp_path / "none"))
     assert code == 4 and "run `zoo run` first" in err

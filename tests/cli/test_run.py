@@ -42,6 +42,13 @@ def test_a_grid_and_its_tasks(zoo, tmp_path):
     }
 
 
+def test_an_option_given_again_adds_to_the_list(zoo, tmp_path):
+    words = ("--method", "ar", "--tasks", "zoo_kvc8", "--tasks", "zoo_kvc16,zoo_add50", "--model", "tiny-random")
+    again = ("--decode", "chatx8n1", "--decode", "copyx8n1")
+    trials = planned(zoo, tmp_path, *words, *again)["trials"]
+    assert {t["target"] for t in trials} == {"zoo_kvc8", "zoo_kvc16", "zoo_add50", "chatx8n1", "copyx8n1"}
+
+
 def test_options_narrow_a_suite(zoo, tmp_path):
     trials = planned(zoo, tmp_path, "smoke", "--model", "tiny-random", "--quality-only")["trials"]
     assert {t["model"] for t in trials} == {"tiny-random"}
