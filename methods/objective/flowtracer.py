@@ -83,8 +83,8 @@ def answer_mask(mask_BT: Tensor, finished_B: Tensor, tokens: int) -> Tensor:
         "h on the answer": "reconstruction: 1 on every answer token, which absorbs",
         "question": "reconstruction: the whole prompt, the unit shared by the tokens that reach the answer",
         "answer": "ours: the last answer_tokens tokens before the end-of-text token; cut responses have none",
-        "sink": "reconstruction: the answer's tokens, which read only once they are written; predictor, a token earlier, "
-        "is ours and marks the tokens that the answer needs (probe answer_masking)",
+        "sink": "reconstruction: the answer's tokens, which read others only once they are written; predictor is ours, "
+        "a token earlier (the probe answer_masking tells which of the two marks what the answer needs)",
         "ranking": "reconstruction: answer tokens compete by 2 f like all others; rounded up, ties to the earlier",
         "no answer": "all weights 1",
         "first token": "attention sinks take part; drop_sink removes what the first token passes on",
