@@ -266,11 +266,13 @@ def perform_workload(bench: Bench, trial: dict[str, Any], work: Path) -> Figures
 
 
 def perform_probe(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
-    """All probes of a method on the subject it yields, and what its preparation recorded."""
+    """All probes of a method, on the subject before it and on the one it yields, and what its preparation recorded."""
     stack = parse_stack(trial["method"])
     method = _single(stack)
     figures: list[Measurement] = []
     samples: list[dict[str, Any]] = []
+    for probe in method.prior_probes(bench.store.seed):
+        figures += probe.measure(bench.subject)
     with bench.opened(stack)() as subject:
         for probe in method.probes():
             figures += probe.measure(subject)
