@@ -269,13 +269,10 @@ def perform_probe(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
     """All probes of a method, on the subject before it and on the one it yields, and what its preparation recorded."""
     stack = parse_stack(trial["method"])
     method = _single(stack)
-    figures: list[Measurement] = []
     samples: list[dict[str, Any]] = []
-    for probe in method.prior_probes(bench.store.seed):
-        figures += probe.measure(bench.subject)
+    figures = [figure for probe in method.prior_probes(bench.store.seed) for figure in probe.measure(bench.subject)]
     with bench.opened(stack)() as subject:
-        for probe in method.probes():
-            figures += probe.measure(subject)
+        figures += [figure for probe in method.probes() for figure in probe.measure(subject)]
     if method.trains:
         artifact = bench.store.obtain(method, bench.subject)
         figures += bench.store.costs[method.card.id]

@@ -1,7 +1,7 @@
 """The probe ``credit_agreement``: do the rewards by token agree with the hidden scores of ``pref_tokens``?
 
 Of each of many written held-out responses, the correlation over its tokens, the end-of-text token (whose score is 0)
-included. So credit that stands at the end alone has a negative one, as the others have a mean of the response's sign.
+included. Credit that stands at the end alone has a negative one as a rule, since it has the sign of the whole response.
 It is taken on the subject as it is before the training, where what judges the tokens comes from.
 """
 
