@@ -258,8 +258,7 @@ def perform_workload(bench: Bench, trial: dict[str, Any], work: Path) -> Figures
             from harness.measure.energy_windows import training_energy
 
             window_s, tokens = trial["options"]["energy"]["window_s"], workload.units["tokens"]
-            device = str(bench.subject.device)
-            figures += training_energy(workload.name, workload.make(), tokens, device, window_s)
+            figures += training_energy(workload.name, workload.make(), tokens, str(bench.subject.device), window_s)
     if not figures:
         raise AsBaseline(f"{stack} has no workloads")
     return figures, samples, min(shares)
