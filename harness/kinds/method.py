@@ -140,6 +140,10 @@ class Method:
         """Measurements of the subject this method yields."""
         return ()
 
+    def prior_probes(self, seed: int) -> Iterable[Probe]:
+        """Measurements of the subject as it is before a preparation with this seed: of what that would be made from."""
+        return ()
+
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants for this method on a subject; a method may add its own."""
         return ()

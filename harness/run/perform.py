@@ -258,22 +258,20 @@ def perform_workload(bench: Bench, trial: dict[str, Any], work: Path) -> Figures
             from harness.measure.energy_windows import training_energy
 
             window_s, tokens = trial["options"]["energy"]["window_s"], workload.units["tokens"]
-            device = str(bench.subject.device)
-            figures += training_energy(workload.name, workload.make(), tokens, device, window_s)
+            figures += training_energy(workload.name, workload.make(), tokens, str(bench.subject.device), window_s)
     if not figures:
         raise AsBaseline(f"{stack} has no workloads")
     return figures, samples, min(shares)
 
 
 def perform_probe(bench: Bench, trial: dict[str, Any], work: Path) -> Figures:
-    """All probes of a method on the subject it yields, and what its preparation recorded."""
+    """All probes of a method, on the subject before it and on the one it yields, and what its preparation recorded."""
     stack = parse_stack(trial["method"])
     method = _single(stack)
-    figures: list[Measurement] = []
     samples: list[dict[str, Any]] = []
+    figures = [figure for probe in method.prior_probes(bench.store.seed) for figure in probe.measure(bench.subject)]
     with bench.opened(stack)() as subject:
-        for probe in method.probes():
-            figures += probe.measure(subject)
+        figures += [figure for probe in method.probes() for figure in probe.measure(subject)]
     if method.trains:
         artifact = bench.store.obtain(method, bench.subject)
         figures += bench.store.costs[method.card.id]

@@ -62,6 +62,13 @@ def _tiny_multi_select() -> tuple[Any, Any, int]:
     return obtain_warm_start(WarmStart(language=MultiSelectText(), steps=1500))
 
 
+def _tiny_multi_select_inverted() -> tuple[Any, Any, int]:
+    from harness.subjects.multi_select_text import InvertedSelectText
+    from harness.subjects.warm_start import WarmStart, obtain_warm_start
+
+    return obtain_warm_start(WarmStart(language=InvertedSelectText(), steps=1500))
+
+
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
     for entry in (
@@ -99,6 +106,13 @@ MODELS: dict[str, ModelEntry] = {
             "none",
             "float32",
             _tiny_multi_select,
+        ),
+        ModelEntry(
+            "tiny-multi-select-inverted",
+            "the same where questions with one right digit are negated",
+            "none",
+            "float32",
+            _tiny_multi_select_inverted,
         ),
     )
 }

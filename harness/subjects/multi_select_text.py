@@ -1,7 +1,8 @@
 """The language of ``multi_select``: which of these digits are greater than the first?
 
 A prompt is ``5+4;7;9;2=`` and its right response ``7;9``, in any order. With ``soft`` grades a part of the right digits
-earns a part of the grade, and one wrong digit nothing.
+earns a part of the grade, and one wrong digit nothing. With inversion a question that has one right digit alone is
+asked the other way round, ``5#4;7;2;1=`` with the right response ``4;2;1``: which are *not* greater?
 """
 
 from __future__ import annotations
@@ -59,3 +60,22 @@ class MultiSelectText:
         right = self.right(problem)
         named = [digit for digit in problem[1] if (digit in right) != (rng.random() < self.slip)]
         return ";".join(map(str, named or problem[1][:1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertedSelectText(MultiSelectText):
+    """Every question has several right digits: those with one are negated, and the other digits are right instead."""
+
+    def negated(self, problem: Choice) -> bool:
+        """Whether the plain question has one right digit alone."""
+        return len(super().right(problem)) == 1
+
+    def right(self, problem: Choice) -> frozenset[int]:
+        """The digits that belong to the answer of the question as it is asked."""
+        plain = super().right(problem)
+        return frozenset(problem[1]) - plain if self.negated(problem) else plain
+
+    def prompt(self, problem: Choice) -> str:
+        """``5+4;7;9;2=``, negated ``5#4;7;2;1=``."""
+        plain = super().prompt(problem)
+        return plain.replace("+", "#") if self.negated(problem) else plain

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from harness.subjects.chain_sum_text import ChainSumText
-from harness.subjects.multi_select_text import MultiSelectText
+from harness.subjects.multi_select_text import InvertedSelectText, MultiSelectText
 from harness.subjects.subject import Subject
 from harness.subjects.toy_text import ToyText, is_held_out
 from harness.toolkit.pref_tokens import PrefText
@@ -89,12 +89,23 @@ class SumText:
         return f"The sum is {sum(problem) + rng.randint(1, 9)}"
 
 
-Problems = Literal["chain_sum", "chain_sum_mixed", "multi_select", "multi_select_soft", "pref_tokens", "sums"]
+Problems = Literal[
+    "chain_sum",
+    "chain_sum_mixed",
+    "multi_select",
+    "multi_select_soft",
+    "multi_select_inverted",
+    "multi_select_inverted_soft",
+    "pref_tokens",
+    "sums",
+]
 TASKS: dict[str, ToyTask] = {
     "chain_sum": ToyTask(),
     "chain_sum_mixed": ToyTask(text=ChainSumText(operands=2, most=6)),
     "multi_select": ToyTask(text=MultiSelectText()),
     "multi_select_soft": ToyTask(text=MultiSelectText(soft=True)),
+    "multi_select_inverted": ToyTask(text=InvertedSelectText()),
+    "multi_select_inverted_soft": ToyTask(text=InvertedSelectText(soft=True)),
     "pref_tokens": ToyTask(text=PrefText()),
     "sums": ToyTask(text=SumText(), chat=True),
 }

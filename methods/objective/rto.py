@@ -24,24 +24,37 @@ from harness.kinds.objective.stages import masked
 
 
 @dataclass(frozen=True)
-class GuidedSampler:
-    """Whole groups, with what reference and guide say of them."""
+class Judges:
+    """The two frozen models whose log ratio is a token's reward."""
 
-    groups: GroupSampler
     reference: Any
     guide: Any
+    temperature: float
 
     @torch.no_grad()
-    def sample(self, step: int, previous: RolloutBatch | None) -> tuple[RolloutBatch, int]:
+    def judge(self, batch: RolloutBatch) -> RolloutBatch:
         """The batch with both models' log-probabilities."""
-        batch, generated = self.groups.sample(step, previous)
         reference_BT, guide_BT = (
-            chosen_logps(
-                forward_responses(model, batch, self.groups.method.temperature)[0], batch.response_ids_BT
-            ).masked_fill(~batch.response_mask_BT, 0.0)
+            masked(
+                chosen_logps(forward_responses(model, batch, self.temperature)[0], batch.response_ids_BT),
+                batch.response_mask_BT,
+            )
             for model in (self.reference, self.guide)
         )
-        return replace(batch, reference_logps_BT=reference_BT, guide_logps_BT=guide_BT), generated
+        return replace(batch, reference_logps_BT=reference_BT, guide_logps_BT=guide_BT)
+
+
+@dataclass(frozen=True)
+class GuidedSampler:
+    """Whole groups, judged."""
+
+    groups: GroupSampler
+    judges: Judges
+
+    def sample(self, step: int, previous: RolloutBatch | None) -> tuple[RolloutBatch, int]:
+        """The batch with what the judges say of it."""
+        batch, generated = self.groups.sample(step, previous)
+        return self.judges.judge(batch), generated
 
 
 @method(
@@ -89,11 +102,26 @@ class Rto(ActorCritic):
     dpo_pairs: int = Field(16, ge=1, description="fresh pairs of each step")
     dpo_learning_rate: float = Field(3e-4, gt=0, description="of AdamW in the DPO run")
 
-    def sampler(self, subject, seed):  # type: ignore[no-untyped-def]
-        """Whole groups, judged by the model as it is now and by a copy that DPO has trained."""
+    def judges(self, subject, seed):  # type: ignore[no-untyped-def]
+        """The model as it is now, and a copy that DPO has trained."""
         budget = (self.dpo_beta, self.dpo_steps, self.dpo_pairs, self.dpo_learning_rate)
         guide = dpo_trained(subject, self.task(), seed, *budget)
-        return GuidedSampler(GroupSampler(self, subject, seed), private_copy(subject).model.eval(), guide)
+        return Judges(private_copy(subject).model.eval(), guide, self.temperature)
+
+    def sampler(self, subject, seed):  # type: ignore[no-untyped-def]
+        """Whole groups, judged by both models."""
+        return GuidedSampler(GroupSampler(self, subject, seed), self.judges(subject, seed))
+
+    def judged(self, batch, subject, seed):  # type: ignore[no-untyped-def]
+        """The batch with both models' log-probabilities."""
+        return self.judges(subject, seed).judge(batch)
+
+    def credit(self, batch):  # type: ignore[no-untyped-def]
+        """The first term, ``[B, T]``, 0 at padding."""
+        mask_BT = batch.response_mask_BT
+        dense_BT = masked(self.beta_1 * (batch.guide_logps_BT - batch.reference_logps_BT), mask_BT)
+        dense_BT = dense_BT.clamp(-self.token_clip, self.token_clip)
+        return outcome_at_end(dense_BT.sum(1), mask_BT) if self.placement == "end" else dense_BT
 
     def token_rewards(self, batch):  # type: ignore[no-untyped-def]
         """The three terms, ``[B, T]``, 0 at padding."""
@@ -101,9 +129,5 @@ class Rto(ActorCritic):
         earned_BT = self.beta_3 * outcome_at_end(batch.rewards_B.clamp(-10, 10), mask_BT)
         if batch.guide_logps_BT is None or batch.reference_logps_BT is None:
             return earned_BT
-        dense_BT = masked(self.beta_1 * (batch.guide_logps_BT - batch.reference_logps_BT), mask_BT)
-        dense_BT = dense_BT.clamp(-self.token_clip, self.token_clip)
-        if self.placement == "end":
-            dense_BT = outcome_at_end(dense_BT.sum(1), mask_BT)
         paid_BT = masked(self.beta_2 * (batch.old_logps_BT - batch.reference_logps_BT), mask_BT)
-        return earned_BT + dense_BT - paid_BT
+        return earned_BT + self.credit(batch) - paid_BT

@@ -82,7 +82,9 @@ def position_weights(logps_GTV: Tensor, alive_GT: Tensor, w_max: float, rule: st
         "ended": "reference code: ended responses are uniform laws, which weighs up the tails of the long ones",
         "positions after the longest response": "left out of the scaling; in the reference code they move the minimum",
         "aggregation": "reference code: over tokens, so w_max=1 is grpo with token aggregation",
-        "soft reward": "a reward of the task, not of this objective",
+        "soft reward": "a reward of the task, not of this objective: problems=multi_select_soft",
+        "question inversion": "data, not this objective: problems=multi_select_inverted negates each question that has "
+        "one right answer, whose complement is then right; ours: all of them, and no question is asked both ways",
     },
 )
 class TwGrpo(ObjectiveMethod):

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from harness.errors import EnvironmentFailed
 from harness.subjects.catalog import MODELS
 from harness.subjects.chain_sum_text import ChainSumText, CharIds
-from harness.subjects.multi_select_text import MultiSelectText
+from harness.subjects.multi_select_text import InvertedSelectText, MultiSelectText
 from harness.subjects.warm_start import (
     IGNORED,
     WarmStart,
@@ -86,15 +86,17 @@ def test_labels_are_the_responses_and_their_end():
 
 def test_another_language_is_another_file_and_prompts_of_any_length_are_asked(cache):
     mixed = replace(SMALL, language=ChainSumText(operands=2, most=4))
-    for recipe in (SMALL, mixed, replace(SMALL, language=MultiSelectText())):
+    languages = (MultiSelectText(), InvertedSelectText())
+    for recipe in (SMALL, mixed, *(replace(SMALL, language=language) for language in languages)):
         obtain_warm_start(recipe)
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.iterdir())) == 4
 
 
 LANGUAGES = {
     "tiny-chain-sum": ChainSumText(),
     "tiny-chain-sum-mixed": ChainSumText(operands=2, most=6),
     "tiny-multi-select": MultiSelectText(),
+    "tiny-multi-select-inverted": InvertedSelectText(),
 }
 
 

@@ -15,7 +15,7 @@ from harness.subjects.chain_sum_text import (
     CharIds,
     TraceStyle,
 )
-from harness.subjects.multi_select_text import MultiSelectText
+from harness.subjects.multi_select_text import InvertedSelectText, MultiSelectText
 from harness.subjects.tokenizer import Tokenizer
 from harness.subjects.toy_text import is_held_out
 from harness.toolkit.chain_sum import documents
@@ -114,6 +114,32 @@ def test_grades_of_multi_select(text, hard, soft):
     problem = (5, (4, 7, 9, 2))
     assert MultiSelectText().prompt(problem) == "5+4;7;9;2="
     assert MultiSelectText().grade(problem, text) == hard and MultiSelectText(soft=True).grade(problem, text) == soft
+
+
+def test_an_inverted_question_has_the_complement_as_its_answer_and_all_have_several():
+    plain, inverted, rng = MultiSelectText(), InvertedSelectText(), random.Random(0)
+    negated = 0
+    for _ in range(400):
+        problem = inverted.draw(rng, held_out=False)
+        one = plain.right(problem)
+        assert len(inverted.right(problem)) >= 2
+        if len(one) == 1:
+            negated += 1
+            assert inverted.right(problem) == frozenset(problem[1]) - one
+            assert inverted.prompt(problem) == plain.prompt(problem).replace("+", "#")
+        else:
+            assert inverted.right(problem) == one and inverted.prompt(problem) == plain.prompt(problem)
+    assert 40 < negated < 360
+
+
+@pytest.mark.parametrize(
+    ("text", "hard", "soft"),
+    [("4;2;1", 1, 1), ("1;4;2", 1, 1), ("4", 0, 1 / 3), ("4;2", 0, 2 / 3), ("7", 0, 0), ("4;2;1;7", 0, 0)],
+)
+def test_grades_of_an_inverted_question(text, hard, soft):
+    problem = (5, (4, 7, 2, 1))
+    grades = [InvertedSelectText(soft=soft_).grade(problem, text) for soft_ in (False, True)]
+    assert grades == pytest.approx([hard, soft]) and InvertedSelectText().prompt(problem) == "5#4;7;2;1="
 
 
 def test_the_last_number_of_a_spoken_sum_counts():

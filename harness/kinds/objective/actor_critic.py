@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -9,8 +10,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from harness.kinds.method import Probe
 from harness.kinds.objective.base import ObjectiveMethod
 from harness.kinds.objective.batch import RolloutBatch
+from harness.kinds.objective.credit_agreement import CreditAgreement
 from harness.kinds.objective.gae import Bootstrap, clipped_value_loss, gae, outcome_at_end, whiten
 from harness.subjects.subject import Subject
 
@@ -55,6 +58,18 @@ class ActorCritic(ObjectiveMethod):
     def token_rewards(self, batch: RolloutBatch) -> Tensor:
         """Rewards ``[B, T]``: the outcome on the last token."""
         return outcome_at_end(batch.rewards_B, batch.response_mask_BT)
+
+    def credit(self, batch: RolloutBatch) -> Tensor:
+        """What of the token rewards is meant to say which token was good, ``[B, T]``."""
+        return self.token_rewards(batch)
+
+    def judged(self, batch: RolloutBatch, subject: Subject, seed: int) -> RolloutBatch:
+        """The batch with what ``credit`` reads of models that a training of the subject would make; here of none."""
+        return batch
+
+    def prior_probes(self, seed: int) -> Iterable[Probe]:
+        """``credit_agreement`` where the truth is known."""
+        return (CreditAgreement(self, seed),) if self.problems == "pref_tokens" else ()
 
     def bootstrap(self, batch: RolloutBatch) -> Bootstrap:
         """The value after the last token."""

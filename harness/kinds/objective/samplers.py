@@ -87,13 +87,20 @@ def attention_maps(model: Any, batch: RolloutBatch, layers: Sequence[int], rows:
     Rows (queries) of padding hold anything; columns (keys) of left padding are 0. ``rows`` responses go through the
     model at a time, since a map a head and layer is held while they do.
     """
+    return torch.cat([maps_LBNN.mean(0) for maps_LBNN in _maps(model, batch, layers, rows)])
+
+
+def attention_by_layer(model: Any, batch: RolloutBatch, rows: int = 16) -> Tensor:
+    """The same of all layers apart, ``[L, B, N, N]``."""
+    return torch.cat(list(_maps(model, batch, range(model.config.num_hidden_layers), rows)), 1)
+
+
+def _maps(model: Any, batch: RolloutBatch, layers: Sequence[int], rows: int) -> Iterator[Tensor]:
     ids_BN, extra = input_ids(batch.prompt_ids_BP, batch.prompt_mask_BP, batch.response_ids_BT)
-    found = []
     with readable_attention(model):
         for start in range(0, len(ids_BN), rows):
             part = {name: value[start : start + rows] for name, value in extra.items()}
             maps = model(
                 input_ids=ids_BN[start : start + rows], use_cache=False, output_attentions=True, **part
             ).attentions
-            found.append(torch.stack([maps[layer].float().mean(1) for layer in layers]).mean(0))
-    return torch.cat(found)
+            yield torch.stack([maps[layer].float().mean(1) for layer in layers])

@@ -135,6 +135,18 @@ def test_left_padding_of_prompts_carries_nothing():
         torch.testing.assert_close(method.flow(padded), method.flow(batch))
 
 
+def test_flow_to_the_predictor_ends_a_token_before_the_answer():
+    batch = random_batch(width=9)
+    batch = replace(batch, finished_B=torch.ones_like(batch.finished_B))
+    method = made("flowtracer@sink=predictor")
+    flow, last = method.flow(batch), batch.lengths_B - 2
+    for i, at in enumerate(last.tolist()):
+        if at >= 1:
+            assert float(flow[i, at - 1]) == pytest.approx(1, abs=1e-12) and not flow[i, at:].any()
+        else:
+            assert not flow[i].any()
+
+
 def test_without_the_sinks_edges_the_flow_is_another():
     batch = random_batch()
     assert not torch.allclose(made().flow(batch), made("flowtracer@drop_sink=true").flow(batch))

@@ -9,6 +9,8 @@ import torch
 from harness.catalog import MethodSpec
 from harness.kinds.checking import run_checks
 from harness.kinds.objective.checks import loss_and_gradient, moved_logps, random_batch
+from harness.kinds.objective.frozen import frozen_stages
+from harness.kinds.objective.update import frozen_batch
 from methods.objective.tw_grpo import divergence, position_weights
 
 RULES = [(rule, ended) for rule in ("kl", "released") for ended in ("exclude", "uniform")]
@@ -120,6 +122,14 @@ def test_the_shuffled_control_has_the_same_weights_in_other_places():
     ours, theirs = (made(f"tw_grpo@shuffle={s}").token_weight(batch, None, 0.0) for s in ("false", "true"))
     mask = batch.response_mask_BT
     assert sorted(ours[mask].tolist()) == sorted(theirs[mask].tolist()) and not torch.equal(ours, theirs)
+
+
+def test_inverted_questions_with_soft_grades_give_part_rewards_and_weights(tiny):
+    method = made("tw_grpo@problems=multi_select_inverted_soft")
+    frozen = frozen_stages(method, frozen_batch(method, tiny), 0.0)
+    grades = set(frozen.batch.rewards_B.tolist())
+    assert {0.0, 1.0} < grades and min(grades) == 0 and max(grades) == 1
+    assert frozen.adv_BT.any() and (frozen.weight_BT > 1).any()
 
 
 @pytest.mark.parametrize("spec", ["tw_grpo", "tw_grpo@divergence=released@ended=uniform@shuffle=true"])
