@@ -1,10 +1,10 @@
 """Runs kvpress presses on a saved model; works in kvpress's own environment and imports nothing of the zoo.
 
-``python kvpress_scores.py FOLDER``, with the folder of ``worker.py`` on the module path, reads ``FOLDER/model`` (a transformers checkpoint) and ``FOLDER/request.json``:
-``presses`` (``label``, ``name``, ``options`` and, for wrappers, ``inner``), ``keep_ratio``, and ``rows`` (a ``context``
-and its ``continuations``, as ids). It writes ``FOLDER/answer.json``: for each press and row the kept places of each
-layer and key/value head, the bytes that are left, and each continuation's log-probability. ``scores`` are added for
-contexts of at most 256 tokens.
+``python kvpress_scores.py FOLDER``, with the folder of the zoo's ``worker.py`` on the module path, reads
+``FOLDER/model`` (a transformers checkpoint) and ``FOLDER/request.json``: ``presses`` (``label``, ``name``, ``options``
+and, for wrappers, ``inner``), ``keep_ratio``, and ``rows`` (a ``context`` and its ``continuations``, as ids). It writes
+``FOLDER/answer.json``: for each press and row the kept places of each layer and key/value head, the bytes that are
+left, and each continuation's log-probability. ``scores`` are added for contexts of at most 256 tokens.
 """
 
 from __future__ import annotations

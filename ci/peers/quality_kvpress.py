@@ -1,9 +1,9 @@
 """Quality of the zoo's pruning methods beside kvpress's presses, at equal bytes, on the same documents.
 
-``ZOO_KVPRESS_PYTHON=FOLDER/bin/python python ci/peers/quality_kvpress.py`` prints a row for each pair of
+``ZOO_KVPRESS_PYTHON=FOLDER/bin/python python -m ci.peers.quality_kvpress`` prints a row for each pair of
 ``compare_kvpress.pairs``, budget and metric: the mean of each side, the mean of ours minus kvpress's with its 95 %
 interval, paired by document, on how many documents the two are equal (to 1e-3), and the bytes of cache that each side
-holds after the context. ``kv_h2o``, ``kv_tova`` and ``kv_streaming`` hold their budget while the continuation is read;
+holds after the context, the mean over the first documents. ``kv_h2o``, ``kv_tova`` and ``kv_streaming`` hold their budget while the continuation is read;
 kvpress compresses once.
 """
 
@@ -27,6 +27,9 @@ from harness.subjects.subject import Subject
 
 METRICS = {"zoo_kvc16_blind": ("acc", "choice_margin"), "zoo_nll_text": ("doc_bits_per_byte",)}
 SAME = 1e-3
+WEIGHED = 8
+"""Documents whose contexts' bytes are counted."""
+HEADS = "method | press | keep | metric | ours | kvpress | difference | equal | bytes ours | bytes kvpress"
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Side:
 
 
 def contexts(subject: Subject, task: str, options: EvalOptions) -> list[list[int]]:
-    """The ids that stand in the cache when a document's question comes."""
+    """The ids that stand in the cache when the first documents' questions come."""
     (loaded,), _ = load_task(task, options)
-    docs = list(loaded.test_docs())[: int(options.limit or 0) or None]
+    docs = list(loaded.test_docs())[:WEIGHED]
     return [subject.text_tokenizer().encode(loaded.doc_to_text(doc)) for doc in docs]
 
 
@@ -97,17 +100,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=40)
     parser.add_argument("--keep-ratio", type=float, nargs="+", default=[0.5, 0.25])
     parser.add_argument("--window", type=int, default=8, help="observation window of both sides")
-    parser.add_argument("--pair", nargs="+", metavar="METHOD=PRESS", help="pairs instead of all")
     args: Any = parser.parse_args()
     subject, options = load_subject(args.model, dtype=args.dtype), EvalOptions(limit=args.limit)
-    chosen = list(pairs(args.window).values())
-    if args.pair:
-        chosen = [(method, press) for method, _, press in (pair.partition("=") for pair in args.pair)]
     print(
         "ours | kvpress | keep | metric | ours | kvpress | difference | equal | bytes ours | bytes kvpress", flush=True
     )
     for keep_ratio in args.keep_ratio:
-        for row in rows(subject, chosen, keep_ratio, options):
+        for row in rows(subject, list(pairs(args.window).values()), keep_ratio, options):
             print(row, flush=True)
 
 

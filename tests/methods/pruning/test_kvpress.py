@@ -5,10 +5,11 @@ import os
 import stat
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from harness.catalog.spec import MethodSpec
+from harness.catalog.spec import MethodSpec, parse_stack
 from harness.errors import EnvironmentFailed, Refused, UsageError
 from harness.kinds.checking import run_checks
 from harness.kinds.pruning.foreign.process import VARIABLE
@@ -67,7 +68,7 @@ def test_the_process_gets_the_weights_and_the_press(tiny, fake):
     assert (load, press) == ("load", "press")
     assert {"config.json", "model.safetensors"} <= set(given["files"])
     assert (given["dtype"], given["device"]) == ("float32", "cpu")
-    assert not os.path.exists(given["folder"])
+    assert not Path(given["folder"]).exists()
     inner = {"name": "SnapKVPress", "options": {"window_size": 8}}
     assert options == {"spec": {"name": "AdaKVPress", "options": {}, "inner": inner}, "keep_ratio": 0.25}
 

@@ -51,6 +51,9 @@ def opened_worker(subject: Subject, version: str) -> Iterator[Ask]:
             dtype=str(subject.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
         )
+        # The process has the weights now; what stays for a press to read, its tokenizer, is small.
+        for weights in Path(folder).glob("*.safetensors"):
+            weights.unlink()
         if found["kvpress"] != version:
             raise Refused(f"kvpress {version} is asked for, its environment has {found['kvpress']}: {REMEDY}")
         yield ask

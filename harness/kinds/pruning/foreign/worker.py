@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -52,7 +53,6 @@ class Worker:
 
     def load(self, folder: str, device: str, dtype: str, threads: int) -> dict[str, str]:
         """Load a transformers checkpoint; returns the versions that answer."""
-        import kvpress
         import transformers
         from kvpress.presses.base_press import SUPPORTED_MODELS
 
@@ -63,7 +63,7 @@ class Worker:
             served = ", ".join(cls.__name__ for cls in SUPPORTED_MODELS)
             raise ValueError(f"kvpress does not serve {type(model).__name__}; it serves {served}")
         self.model: Any = model.to(device).eval()
-        return {"kvpress": version_of("kvpress"), "transformers": transformers.__version__}
+        return {"kvpress": version("kvpress"), "transformers": transformers.__version__}
 
     def press(self, spec: dict[str, Any], keep_ratio: float) -> None:
         """Choose the press of the contexts to come."""
@@ -142,13 +142,6 @@ class Worker:
         if len(lengths) == 1 and not masks:
             return [(self.seen, tokens)]
         return [(self.seen + i, [token]) for i, token in enumerate(tokens)]
-
-
-def version_of(package: str) -> str:
-    """The installed version of a package."""
-    from importlib.metadata import version
-
-    return version(package)
 
 
 def main() -> None:
