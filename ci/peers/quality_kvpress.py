@@ -3,8 +3,8 @@
 ``ZOO_KVPRESS_PYTHON=FOLDER/bin/python python -m ci.peers.quality_kvpress`` prints a row for each pair of
 ``compare_kvpress.pairs``, budget and metric: the mean of each side, the mean of ours minus kvpress's with its 95 %
 interval, paired by document, on how many documents the two are equal (to 1e-3), and the bytes of cache that each side
-holds after the context, the mean over the first documents. ``kv_h2o``, ``kv_tova`` and ``kv_streaming`` hold their budget while the continuation is read;
-kvpress compresses once.
+holds after the context, the mean over the first documents. ``kv_h2o``, ``kv_tova`` and ``kv_streaming`` hold their
+budget while the continuation is read; kvpress compresses once.
 """
 
 from __future__ import annotations

@@ -147,12 +147,8 @@ def test_its_checks_find_a_process_that_drops_nothing(tiny, fake):
 
 def test_it_stands_alone_in_a_stack(tiny, fake):
     fake()
-    for stack in (
-        [MethodSpec("kv_snapkv"), MethodSpec("kvpress")],
-        [MethodSpec("kvpress"), MethodSpec("token_recycling")],
-    ):
-        built = [spec.build() for spec in stack]
-        with pytest.raises(Refused, match="cannot follow"), applied(built, tiny):
+    for stack in ("kv_snapkv+kvpress", "kvpress+token_recycling", "native+kvpress"):
+        with pytest.raises(Refused, match="cannot follow"), applied(parse_stack(stack).build(), tiny):
             pass
 
 
