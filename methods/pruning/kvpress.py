@@ -25,6 +25,9 @@ from harness.kinds.pruning.foreign import HeldProbe, foreign_checks, foreign_sub
     baseline="kv_full",
     identity={"keep_ratio": 1.0},
     details={
+        "papers": "SnapKV arXiv:2404.14469, Knorm arXiv:2406.11430, StreamingLLM arXiv:2309.17453, "
+        "TOVA arXiv:2401.06104, ObservedAttention arXiv:2306.14048, PyramidKV arXiv:2406.02069, "
+        "AdaKV arXiv:2407.11550; the others in kvpress's list of presses",
         "press": "kvpress 0.5.5; its defaults are kvpress's (SnapKV: window_size=64)",
         "keep_ratio": "ours: the compression ratio at which the press keeps our budget of the prompt, a whole number",
         "continuation": "as kvpress's pipeline, token by token where layers differ in length or heads mask slots",

@@ -96,9 +96,15 @@ def test_decoding_stops_here_and_counts_what_the_process_holds(tiny, fake):
 
 
 @pytest.mark.parametrize(
-    ("change", "why"), [({"temperature": 0.8}, "greedily"), ({"ignore_eos": True}, "only its quality is measured")]
+    ("change", "why"),
+    [
+        ({"temperature": 0.8}, "greedily"),
+        ({"repetition_penalty": 1.2}, "greedily"),
+        ({"forced": [[1, 2]]}, "greedily"),
+        ({"ignore_eos": True}, "only its quality is measured"),
+    ],
 )
-def test_sampling_and_timed_requests_are_refused(tiny, fake, change, why):
+def test_sampling_forced_and_timed_requests_are_refused(tiny, fake, change, why):
     fake()
     with KvPress().apply(tiny) as pruned, pytest.raises(Refused, match=why):
         pruned.generate(GenerateRequest(prompts=[[1]], max_new_tokens=2, **change))

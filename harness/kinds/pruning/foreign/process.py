@@ -39,8 +39,11 @@ def interpreter() -> str:
 def opened_worker(subject: Subject, version: str) -> Iterator[Ask]:
     """A worker that holds the subject's weights, in the same type and on the same device; ends with the context.
 
-    Refused where the environment has another ``version`` of kvpress, or cannot load the model.
+    Refused where the environment has another ``version`` of kvpress or cannot load the model, and for a subject that
+    methods were applied to: what they do beside the weights would be lost.
     """
+    if subject.stack:
+        raise Refused(f"kvpress takes the bare model to another process; it cannot follow {'+'.join(subject.stack)}")
     python = interpreter()
     with tempfile.TemporaryDirectory(prefix="zoo-kvpress-") as folder, _started(python) as ask:
         _save(subject, folder)

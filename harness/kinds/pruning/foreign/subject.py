@@ -19,8 +19,6 @@ from harness.subjects.subject import GENERATE, SCORE, Subject
 
 def foreign_subject(subject: Subject, ask: Ask) -> Subject:
     """The subject as the worker answers for it. Its attention is not the zoo's, so nothing that needs that follows."""
-    if subject.stack:
-        raise Refused(f"kvpress takes the bare model to another process; it cannot follow {'+'.join(subject.stack)}")
     return replace(
         subject,
         new_cache=_no_cache,
@@ -69,8 +67,9 @@ class ForeignDecoder:
 
     def generate(self, subject: Subject, request: GenerateRequest) -> list[Generation]:
         """Continue the prompts. Refuses sampling, and requests of fixed length, which are there to be timed."""
-        if request.temperature or request.processors or request.repetition_penalty != 1.0:
-            raise Refused("kvpress's process decodes greedily; neither sampling nor logits processors are served")
+        plain = not (request.temperature or request.processors or request.forced)
+        if not plain or request.repetition_penalty != 1.0:
+            raise Refused("kvpress's process decodes greedily: no sampling, logits processors or forced texts")
         if request.ignore_eos:
             raise Refused("kvpress runs in a process of its own, with other kernels: only its quality is measured")
         rule, start = StopRule(request, subject.tokenizer), time.perf_counter()
