@@ -19,7 +19,7 @@ import torch
 EAGER = {"ObservedAttentionPress"}
 """Presses that read the attention weights, which only this implementation gives."""
 OTHER_POSITIONS = {"FinchPress", "KeyRerotationPress", "RestoreKVPress"}
-WHILE_DECODING = {"CompressionRatioDecodingPress", "DMSPress", "DecodingPress", "PrefillDecodingPress"}
+WHILE_DECODING = {"CAMPress", "CompressionRatioDecodingPress", "DMSPress", "DecodingPress", "PrefillDecodingPress"}
 
 
 def ratio_for(keep_ratio: float, length: int) -> float:
@@ -76,6 +76,7 @@ class Worker:
         self.spec, self.keep_ratio = spec, keep_ratio
         self.model.set_attn_implementation("eager" if EAGER & set(names(spec)) else "sdpa")
 
+    @torch.no_grad()
     def prefill(self, context: list[int]) -> dict[str, float]:
         """Read a context and compress its cache; returns what is held and the likeliest next token."""
         from transformers import DynamicCache
@@ -87,10 +88,12 @@ class Worker:
             self.last = self._forward(self.cache, context, logits_to_keep=1)[-1]
         return self._held()
 
+    @torch.no_grad()
     def score(self, continuations: list[list[int]]) -> list[tuple[float, bool]]:
         """Log-probability of each continuation after the context, and whether decoding greedily would write it."""
         return [self._score(tokens) for tokens in continuations]
 
+    @torch.no_grad()
     def step(self, token: int) -> dict[str, float]:
         """Read one more token; returns what is held and the likeliest next token."""
         self.last = self._forward(self.cache, [token], self.seen)[-1]
@@ -113,9 +116,9 @@ class Worker:
         device = self.model.device
         place = torch.arange(start, start + len(ids), device=device)[None]
         ids_1T = torch.tensor([ids], device=device)
-        with torch.inference_mode():
-            out = self.model(ids_1T, past_key_values=cache, position_ids=place, **options)
-        logits: torch.Tensor = out.logits[0].float()
+        logits: torch.Tensor = (
+            self.model(ids_1T, past_key_values=cache, position_ids=place, **options).logits[0].float()
+        )
         return logits
 
     def _score(self, tokens: list[int]) -> tuple[float, bool]:
