@@ -25,6 +25,7 @@ import torch
 
 from harness.catalog.spec import MethodSpec
 from harness.kinds.pruning.checks import Kept, kept_positions
+from harness.kinds.pruning.foreign import press_spec, worker
 from harness.subjects.load import load_subject, wrap_model
 from harness.subjects.requests import ScoreRequest
 from harness.subjects.runner import Runner
@@ -36,19 +37,17 @@ from tasks import our_configs
 Row = dict[str, Any]
 
 
-def pairs(window: int) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Each press with the method whose definition is nearest."""
-    snap = {"window_size": window, "kernel_size": 5}
-    ours = f"@window={window}@kernel=5"
-    inner = {"name": "SnapKVPress", "options": snap}
+def pairs(window: int) -> dict[str, tuple[str, str]]:
+    """Each press with the method whose definition is nearest, and how the press is written."""
+    snap, ours = f"(window_size={window}, kernel_size=5)", f"@window={window}@kernel=5"
     return {
-        "KnormPress": ("kv_knorm", {"name": "KnormPress"}),
-        "SnapKVPress": (f"kv_snapkv{ours}", inner),
-        "StreamingLLMPress": ("kv_streaming", {"name": "StreamingLLMPress", "options": {"n_sink": 4}}),
-        "TOVAPress": ("kv_tova", {"name": "TOVAPress"}),
-        "ObservedAttentionPress": ("kv_h2o@recent=0.0@normalise=true", {"name": "ObservedAttentionPress"}),
-        "AdaKVPress(SnapKVPress)": (f"kv_ada{ours}", {"name": "AdaKVPress", "inner": inner}),
-        "PyramidKVPress": (f"kv_pyramid{ours}", {"name": "PyramidKVPress", "options": snap}),
+        "KnormPress": ("kv_knorm", "Knorm"),
+        "SnapKVPress": (f"kv_snapkv{ours}", f"SnapKV{snap}"),
+        "StreamingLLMPress": ("kv_streaming", "StreamingLLM(n_sink=4)"),
+        "TOVAPress": ("kv_tova", "TOVA"),
+        "ObservedAttentionPress": ("kv_h2o@recent=0.0@normalise=true", "ObservedAttention"),
+        "AdaKVPress(SnapKVPress)": (f"kv_ada{ours}", f"AdaKV(SnapKV{snap})"),
+        "PyramidKVPress": (f"kv_pyramid{ours}", f"PyramidKV{snap}"),
     }
 
 
@@ -87,14 +86,18 @@ def task_case(model: str, task: str, limit: int) -> tuple[Subject, list[Row]]:
 
 def asked(python: str, subject: Subject, rows: Sequence[Row], keep_ratio: float, window: int) -> dict[str, Any]:
     """What kvpress answers, in an environment of its own."""
-    presses = [{"label": label, **spec} for label, (_, spec) in pairs(window).items()]
+    presses = [{"label": label, **press_spec(press)} for label, (_, press) in pairs(window).items()]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subject.model.save_pretrained(folder / "model")
         request = {"rows": list(rows), "keep_ratio": keep_ratio, "presses": presses}
         (folder / "request.json").write_text(json.dumps(request))
         script = Path(__file__).with_name("kvpress_scores.py")
-        environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        environment = {
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "PYTHONPATH": str(Path(worker.__file__).parent),
+        }
         subprocess.run([python, str(script), str(folder)], check=True, cwd=folder, env=environment)
         answer: dict[str, Any] = json.loads((folder / "answer.json").read_text())
         return answer

@@ -1,10 +1,10 @@
 """Runs kvpress presses on a saved model; works in kvpress's own environment and imports nothing of the zoo.
 
-``python kvpress_scores.py FOLDER`` reads ``FOLDER/model`` (a transformers checkpoint) and ``FOLDER/request.json``:
-``presses`` (``label``, ``name``, ``options`` and, for wrappers, ``inner``), ``keep_ratio``, and ``rows`` (a ``context``
-and its ``continuations``, as ids). It writes ``FOLDER/answer.json``: for each press and row the kept places of each
-layer and key/value head, the bytes that are left, and each continuation's log-probability. ``scores`` are added for
-contexts of at most 256 tokens.
+``python kvpress_scores.py FOLDER``, with the folder of the zoo's ``worker.py`` on the module path, reads
+``FOLDER/model`` (a transformers checkpoint) and ``FOLDER/request.json``: ``presses`` (``label``, ``name``, ``options``
+and, for wrappers, ``inner``), ``keep_ratio``, and ``rows`` (a ``context`` and its ``continuations``, as ids). It writes
+``FOLDER/answer.json``: for each press and row the kept places of each layer and key/value head, the bytes that are
+left, and each continuation's log-probability. ``scores`` are added for contexts of at most 256 tokens.
 """
 
 from __future__ import annotations
@@ -15,32 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kvpress
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils import logging
-
-EAGER = {"ObservedAttentionPress"}
-
-
-def ratio_for(keep: int, length: int) -> float:
-    """The compression ratio at which kvpress keeps ``keep`` of ``length``."""
-    return 1 - (keep + 0.5) / length if keep < length else 0.0
-
-
-def made(spec: dict[str, Any], ratio: float) -> Any:
-    """The press, with another inside where it wraps one."""
-    options = dict(spec.get("options", {}))
-    if "inner" in spec:
-        return getattr(kvpress, spec["name"])(made(spec["inner"], ratio), **options)
-    return getattr(kvpress, spec["name"])(compression_ratio=ratio, **options)
+from worker import EAGER, made, ratio_for
 
 
 def run(model: Any, row: dict[str, Any], spec: dict[str, Any], keep_ratio: float) -> dict[str, Any]:
     """What one press keeps of a context, and how likely the continuations are after it."""
     ids = torch.tensor([row["context"]])
     length = ids.shape[1]
-    press = made(spec, ratio_for(max(1, int(keep_ratio * length + 1e-9)), length))
+    press = made(spec, ratio_for(keep_ratio, length))
     scorer = getattr(press, "press", press)
     scores: list[torch.Tensor] = []
     plain = scorer.score
