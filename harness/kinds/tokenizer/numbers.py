@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from harness.errors import Refused
 from harness.kinds.tokenizer.vocabulary import Specials, TableTokenizer, Vocabulary, segments, special_names
@@ -17,8 +17,7 @@ WRITTEN = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A number as it stands at ``text[start:end]``; parts that it lacks are empty. ``integer`` has no separators."""
 
     start: int
@@ -86,7 +85,7 @@ class NumberTable:
         specials = Specials.of(self.base)
         names = special_names(self.base)
         place = {n: len(self.tokens) + k for k, n in enumerate(specials.names)}
-        new_id = self._of_base | {i: place[n] for n, i in names.items()}
+        new_id = (self._of_base | {i: place[n] for n, i in names.items()}).__getitem__
 
         def encode(text: str) -> list[int]:
             ids: list[int] = []
@@ -96,9 +95,10 @@ class NumberTable:
                 if written is None:
                     continue
                 start = number.start + len(number.sign)
-                ids += [new_id[i] for i in self.base.encode(text[done:start])] if done < start else []
+                ids += map(new_id, self.base.encode(text[done:start])) if done < start else ()
                 ids += written
                 done = number.end
-            return ids + ([new_id[i] for i in self.base.encode(text[done:])] if done < len(text) else [])
+            ids += map(new_id, self.base.encode(text[done:])) if done < len(text) else ()
+            return ids
 
         return TableTokenizer(f"{self.base.name}-{name}", self.tokens, encode, specials)
