@@ -75,7 +75,8 @@ class Block(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """The same shape."""
-        return states + self.outer(F.gelu(self.inner(states)))
+        made: Tensor = states + self.outer(F.gelu(self.inner(states)))
+        return made
 
 
 class RowPredictor(nn.Module):
@@ -96,7 +97,8 @@ class RowPredictor(nn.Module):
         held_BPD = rows_BPD * real_BP[..., None]
         states = self.enter(held_BPD) + self.place[: rows_BPD.shape[1]]
         first_BH = self.encoder(states, src_key_padding_mask=~real_BP)[:, 0]
-        return self.out(self.leave(first_BH)) + held_BPD.sum(1) / real_BP.sum(1, keepdim=True)
+        made_BD: Tensor = self.out(self.leave(first_BH)) + held_BPD.sum(1) / real_BP.sum(1, keepdim=True)
+        return made_BD
 
 
 def predicted_rows(net: nn.Module, scaler: Scaler, rows_VD: Tensor, spellings: Sequence[Sequence[int]]) -> Tensor:

@@ -65,8 +65,8 @@ def draw_tokenizer(texts: Sequence[str], size: int, rng: np.random.Generator) ->
 def token_bytes(rust: RustTokenizer) -> list[bytes]:
     """The bytes of the tokenizer's ids."""
     table = printable_to_byte()
-    names = (rust.id_to_token(i) for i in range(rust.get_vocab_size()))
-    return [bytes(table[c] for c in name) for name in names]
+    named = sorted(rust.get_vocab().items(), key=lambda item: item[1])
+    return [bytes(table[c] for c in name) for name, _ in named]
 
 
 def exchanged(model: Any, rows_ND: Tensor) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ def language_loss(model: Any, rows_ND: Tensor, texts: Sequence[Sequence[int]]) -
     ids_BT = nn.utils.rnn.pad_sequence(ids, batch_first=True)
     wanted_BT = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-100)
     inputs = {"input_ids": ids_BT[:, :-1], "use_cache": False}
-    logits_BTN = functional_call(model, exchanged(model, rows_ND), kwargs=inputs).logits
+    logits_BTN: Tensor = functional_call(model, exchanged(model, rows_ND), kwargs=inputs).logits
     return F.cross_entropy(logits_BTN.flatten(0, 1).float(), wanted_BT[:, 1:].flatten())
 
 
