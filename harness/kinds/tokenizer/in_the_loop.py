@@ -95,7 +95,8 @@ def lexical_loss(rows_ND: Tensor, true_ND: Tensor) -> Tensor:
     """Mean squared distance of rows that are known, over the mean norm of the true ones; zero without any."""
     if not len(true_ND):
         return rows_ND.sum() * 0
-    return (rows_ND - true_ND).square().sum(-1).mean() / true_ND.norm(dim=-1).mean()
+    norms_N: Tensor = torch.linalg.vector_norm(true_ND, dim=-1)
+    return (rows_ND - true_ND).square().sum(-1).mean() / norms_N.mean()
 
 
 @dataclass
