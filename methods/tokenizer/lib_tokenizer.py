@@ -8,31 +8,15 @@ place, punishment toward the tail, beyond which it is forgotten; the worst units
 """
 
 import random
-from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from harness.catalog import method
 from harness.kinds.tokenizer import Properties, Specials, TokenizerMethod
 from harness.kinds.tokenizer.base import content_name
-from harness.kinds.tokenizer.longest import LongestMatch, longest_first
-
-
-@dataclass
-class Way:
-    """One way of reading from a place: where it has come to, unknown characters, units, and the sum of their places."""
-
-    end: int
-    cost: tuple[int, int, int] = (0, 0, 0)
-
-    def take(self, unit: str, rank: int | None) -> "Way":
-        """Go on by a unit; ``rank`` None: a character that is no unit."""
-        self.end += len(unit)
-        unknown, units, places = self.cost
-        self.cost = (unknown + 1, units, places) if rank is None else (unknown, units + 1, places + rank)
-        return self
+from harness.kinds.tokenizer.longest import LongestMatch, LookAhead, Way, longest_first, next_unit
 
 
 class Reader:
@@ -42,11 +26,6 @@ class Reader:
         self.settings, self.units = settings, list(characters)
         self.ranks = {unit: i for i, unit in enumerate(self.units)}
         self.lives = dict.fromkeys(self.units, settings.life)
-
-    def next_unit(self, text: str, at: int) -> tuple[str, int | None]:
-        """The longest unit at a place and its rank, else the character there and None."""
-        found = next(longest_first(text, at, self.ranks, self.settings.max_len), None)
-        return (text[at], None) if found is None else (found, self.ranks[found])
 
     def read(self, text: str, rng: random.Random) -> None:
         """Read one document: tests, new units, then moves and deaths."""
@@ -84,9 +63,9 @@ class Reader:
         """Read the other way on; whether both have met, and then what becomes of the unit."""
         unit, way, other = test
         while other.end < way.end:
-            other.take(*self.next_unit(text, other.end))
+            other.take(*next_unit(text, other.end, self.ranks, self.settings.max_len))
         if other.end == way.end and way.cost > other.cost:
-            moves |= {unit: 1, self.next_unit(unit[:-1], 0)[0]: -1}
+            moves |= {unit: 1, next_unit(unit[:-1], 0, self.ranks, self.settings.max_len)[0]: -1}
         elif other.end == way.end:
             moves[unit] = -1
             self.lives.pop(unit, None)
@@ -117,7 +96,8 @@ class Reader:
     details={
         "algorithm": "reference code of the learner on characters; the moves of a document are applied together",
         "size": "reconstruction: the best units of the list; the algorithm has no target size",
-        "encoding": "reference code: longest match; ours: a character that is no unit stays bytes",
+        "encoding": "reference code: longest; its earlier variant: lookahead, where the next shorter unit is taken if "
+        "its way is the better one. Ours: a character that is no unit stays bytes, ways that do not meet are equal",
     },
 )
 class LibTokenizer(TokenizerMethod):
@@ -134,17 +114,24 @@ class LibTokenizer(TokenizerMethod):
     rho_out: float = Field(0.0001, ge=0, le=1, description="share of the list that goes on probation")
     eta: float = Field(0.2, ge=0, le=1, description="share of its place that a unit moves by")
     mini_gap: int = Field(2, ge=1, description="unknown characters that may become a unit")
+    encoding: Literal["longest", "lookahead"] = Field("longest", description="which unit is taken at each place")
     corpus: str = Field("python_docs", description="corpus name, or path of a text file or folder")
     train_bytes: int = Field(4_000_000, ge=1, description="text to train on, at most")
 
     def train(self, texts, seed):  # type: ignore[no-untyped-def]
-        """The units, best first."""
+        """The units, best first; single bytes among them count toward no size."""
         rng, texts = random.Random(seed), [text for text in texts if text]
         reader = Reader(self, sorted({c for text in texts for c in text if not "\ud800" <= c <= "\udfff"}))
         for _ in range(self.documents):
             reader.read(rng.choice(texts), rng)
-        return [unit for unit in reader.units if len(unit.encode()) > 1][: self.vocab_size - 256]
+        longer = [unit for unit in reader.units if len(unit.encode()) > 1]
+        dropped = set(longer[self.vocab_size - 256 :])
+        return [unit for unit in reader.units if unit not in dropped]
 
     def make(self, tokenizer, artifact):  # type: ignore[no-untyped-def]
-        """The longest-match tokenizer with the subject's special tokens."""
-        return LongestMatch(content_name("lib_tokenizer", artifact), artifact, Specials.of(tokenizer))
+        """The tokenizer over these units with the subject's special tokens."""
+        name, specials = content_name(f"lib_{self.encoding}", artifact), Specials.of(tokenizer)
+        units = [unit for unit in artifact if len(unit.encode()) > 1]
+        if self.encoding == "longest":
+            return LongestMatch(name, units, specials)
+        return LookAhead(name, units, {unit: i for i, unit in enumerate(artifact)}, specials)

@@ -66,6 +66,24 @@ def test_special_ids_frame_texts():
     assert adapter.encode("x") == adapter.inner.encode("x", add_special_tokens=False)
 
 
+@pytest.mark.parametrize("make", [byte_level, metaspace])
+def test_ids_are_the_librarys_own_also_after_a_call_that_cut_and_padded(make):
+    adapter = PretrainedTokenizer(make())
+    whole = list(adapter.inner.encode("a b <s> a <tool> b" * 3, add_special_tokens=False))
+    adapter.inner.pad_token = "</s>"
+    adapter.inner(["a b", "a"], truncation=True, max_length=2, padding="max_length")
+    assert adapter.encode("a b <s> a <tool> b" * 3) == whole and len(whole) > 2
+    assert adapter.encode("") == []
+
+
+def test_a_tokenizer_without_the_rust_library_is_asked_itself():
+    class Words:
+        def encode(self, text, add_special_tokens):
+            return [len(word) for word in text.split()] + [0] * add_special_tokens
+
+    assert PretrainedTokenizer(Words()).encode("one three") == [3, 5]
+
+
 def test_without_special_ids_there_is_still_a_first_one():
     inner = byte_level()
     inner.bos_token = None

@@ -111,7 +111,8 @@ class ByteLevelTokenizer(TableTokenizer):
         super().__init__(
             name,
             [bytes(table[c] for c in token.removeprefix(continuing)) for token, _ in ordered],
-            lambda text: list(rust.encode(text, add_special_tokens=False).ids),
+            # Without offsets, which nobody reads: a tenth of the time.
+            lambda text: list(rust.encode_batch_fast([text], add_special_tokens=False)[0].ids),
             specials,
             getattr(rust.model, "_clear_cache", None),
         )

@@ -66,6 +66,53 @@ def gathered(rows_VD: Tensor, spellings: Sequence[Sequence[int]]) -> tuple[Tenso
     return rows_VD[ids_BP], real_BP
 
 
+class Block(nn.Module):
+    """x + W_2 gelu(W_1 x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The same shape."""
+        made: Tensor = states + self.outer(F.gelu(self.inner(states)))
+        return made
+
+
+class RowPredictor(nn.Module):
+    """From the rows of the parts to the row of the whole. At the start it gives the mean of the parts."""
+
+    def __init__(self, row: int, width: int, layers: int, heads: int, parts: int) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(nn.Linear(row, width), Block(width))
+        self.place = nn.Parameter(torch.randn(parts, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.leave, self.out = Block(width), nn.Linear(width, row)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, rows_BPD: Tensor, real_BP: Tensor) -> Tensor:
+        """Rows ``[B, D]``; what stands in padding, where ``real_BP`` is False, does not matter."""
+        held_BPD = rows_BPD * real_BP[..., None]
+        states = self.enter(held_BPD) + self.place[: rows_BPD.shape[1]]
+        first_BH = self.encoder(states, src_key_padding_mask=~real_BP)[:, 0]
+        made_BD: Tensor = self.out(self.leave(first_BH)) + held_BPD.sum(1) / real_BP.sum(1, keepdim=True)
+        return made_BD
+
+
+def predicted_rows(net: nn.Module, scaler: Scaler, rows_VD: Tensor, spellings: Sequence[Sequence[int]]) -> Tensor:
+    """Rows ``[N, D]`` of tokens that are spelled so; an empty spelling gives the mean row."""
+    unit_VD = scaler.to_unit(rows_VD)
+    known = [n for n, parts in enumerate(spellings) if parts]
+    made = [unit_VD.new_zeros(0, unit_VD.shape[1])]
+    for start in range(0, len(known), 512):
+        made.append(net(*gathered(unit_VD, [spellings[n] for n in known[start : start + 512]])))
+    places = torch.tensor(known, dtype=torch.long, device=unit_VD.device)
+    unit_ND = unit_VD.new_zeros(len(spellings), unit_VD.shape[1]).index_copy(0, places, torch.cat(made))
+    return scaler.back(unit_ND)
+
+
 def held_out_split(splits: Splits, fallback: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
     """Tokens to learn from and tokens to measure, of those that split; of ``fallback`` where none does."""
     ids = sorted(splits) or sorted(fallback)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from harness.errors import Refused
+from harness.kinds.tokenizer.base import forget_words
 from harness.kinds.tokenizer.vocabulary import Specials, TableTokenizer, Vocabulary, segments, special_names
 from harness.subjects.tokenizer import Tokenizer
 
@@ -17,8 +19,7 @@ WRITTEN = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A number as it stands at ``text[start:end]``; parts that it lacks are empty. ``integer`` has no separators."""
 
     start: int
@@ -29,13 +30,17 @@ class Number:
     exponent: str
 
 
+def _written(plain: bool) -> re.Pattern[str]:
+    return PLAIN if plain else WRITTEN
+
+
 def iter_numbers(text: str, plain: bool = False) -> Iterator[Number]:
     """The numbers of a text, in order: ASCII digits with sign, thousands separators, fraction and exponent.
 
     ``plain``: digits and a fraction alone, so that what is spanned is exactly ``integer[.fraction]``. A sign counts
     where no operand stands before it.
     """
-    for found in (PLAIN if plain else WRITTEN).finditer(text):
+    for found in _written(plain).finditer(text):
         sign, integer, fraction, exponent = (part or "" for part in found.groups())
         yield Number(found.start(), found.end(), sign, integer.replace(",", ""), fraction, exponent)
 
@@ -86,19 +91,29 @@ class NumberTable:
         specials = Specials.of(self.base)
         names = special_names(self.base)
         place = {n: len(self.tokens) + k for k, n in enumerate(specials.names)}
-        new_id = self._of_base | {i: place[n] for n, i in names.items()}
+        new_id = (self._of_base | {i: place[n] for n, i in names.items()}).__getitem__
+
+        @lru_cache(maxsize=1 << 14)
+        def ids_of(written: str) -> list[int] | None:
+            # Most numbers of a text come again, and a number's own text is read as it was in its place.
+            return cut(next(iter_numbers(written, plain)))
 
         def encode(text: str) -> list[int]:
             ids: list[int] = []
             done = 0
-            for number in iter_numbers(text, plain):
-                written = cut(number)
+            for found in _written(plain).finditer(text):
+                written = ids_of(found[0])
                 if written is None:
                     continue
-                start = number.start + len(number.sign)
-                ids += [new_id[i] for i in self.base.encode(text[done:start])] if done < start else []
+                start = found.start() + len(found[1] or "")
+                ids += map(new_id, self.base.encode(text[done:start])) if done < start else ()
                 ids += written
-                done = number.end
-            return ids + ([new_id[i] for i in self.base.encode(text[done:])] if done < len(text) else [])
+                done = found.end()
+            ids += map(new_id, self.base.encode(text[done:])) if done < len(text) else ()
+            return ids
 
-        return TableTokenizer(f"{self.base.name}-{name}", self.tokens, encode, specials)
+        def forget() -> None:
+            forget_words(self.base)
+            ids_of.cache_clear()
+
+        return TableTokenizer(f"{self.base.name}-{name}", self.tokens, encode, specials, forget)

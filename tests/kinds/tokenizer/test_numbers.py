@@ -63,6 +63,21 @@ def test_the_base_tokenizer_writes_everything_else(incomplete):
     assert made.encode("") == [] and made.name == "native-sevens"
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_number_is_cut_as_it_stands_in_its_text(plain):
+    text = "a-5 -5 (+1) 1,234 12,345,6789 1,0000 2e5x 2e5 -1.5e-3, v3.11.7 5 -5 1,234"
+    given = []
+    made = NumberTable(ByteIds()).tokenizer("seen", lambda n: given.append(n) or list(b"#"), plain)
+    written = bytes(made.encode(text))
+    left = text
+    for n in reversed(list(iter_numbers(text, plain))):
+        left = left[: n.start] + n.sign + "#" + left[n.end :]
+    assert written == left.encode()
+    assert {n[2:] for n in given} == {n[2:] for n in iter_numbers(text, plain)} and len(given) == len(set(given))
+    made.forget()
+    assert bytes(made.encode(text)) == written and len(given) == 2 * len(set(given))
+
+
 def test_a_tokenizer_that_writes_pieces_otherwise_is_refused():
     class Prefixing(ByteIds):
         def encode(self, text):

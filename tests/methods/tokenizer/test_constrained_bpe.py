@@ -1,5 +1,6 @@
 """Constrained BPE: no learnt token begins with a vowel sign, on a synthetic abugida with known syllables."""
 
+import json
 import random
 
 import pytest
@@ -83,6 +84,29 @@ def test_every_text_comes_back(tiny, texts):
     method = ConstrainedBpe(vocab_size=600, hard=True)
     made = method.make(tiny.tokenizer, method.train(texts, 0))
     assert lost(made) == [] and made.vocab_size == 602
+
+
+def test_merges_stay_within_morphemes_and_words_come_back(tiny, tmp_path):
+    consonant, other, sign = CONSONANTS[0], CONSONANTS[1], SIGNS[0]
+    word, parts = consonant + sign + other + sign + other, [consonant + sign + other, "\u0909" + other]
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({word: parts}))
+    texts = [f"{word} {word} {parts[0]} {parts[1]}"] * 5
+    method = ConstrainedBpe(vocab_size=400, morphemes=str(table))
+    made = method.make(tiny.tokenizer, method.train(texts, 0))
+    assert [p.decode() for p in segments(made, f"x {word}")][-3:] == [f" {parts[0]}", "", parts[1]]
+    assert made.decode(made.encode(texts[0])) == texts[0] and lost(made) == []
+    plain = ConstrainedBpe(vocab_size=400)
+    assert segments(plain.make(tiny.tokenizer, plain.train(texts, 0)), word) == [word.encode()]
+    for check in ConstrainedBpe(vocab_size=600, morphemes="hi", corpus="python_docs").checks(tiny):
+        check.run()
+
+
+def test_two_words_with_the_same_morphemes_are_declared_lossy(tiny, tmp_path):
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({CONSONANTS[0] * n: [CONSONANTS[0], CONSONANTS[1]] for n in (2, 3)}))
+    assert not ConstrainedBpe(morphemes=str(table)).declared(tiny.tokenizer).lossless
+    assert ConstrainedBpe(morphemes="hi").declared(tiny.tokenizer).lossless
 
 
 def test_all_checks_pass_and_parameters_have_ranges(tiny, corpus):

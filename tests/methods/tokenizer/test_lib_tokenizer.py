@@ -92,6 +92,26 @@ def test_encoding_takes_the_longest_unit_and_loses_nothing(tiny):
     assert lost(made) == []
 
 
+def test_looking_ahead_takes_fewer_units_by_the_learnt_order(tiny):
+    method = replace(SMALL, encoding="lookahead")
+    units = method.train(documents("python_docs", "train", 40_000), 0)
+    assert {"a", "b"} <= set(units)  # a byte's place in the list counts where two ways are equal
+    ahead, longest = method.make(tiny.tokenizer, units), SMALL.make(tiny.tokenizer, units)
+    assert ahead.tokens == longest.tokens and ahead.name != longest.name
+    unseen = documents("python_docs", "test", 20_000)
+    counts = [sum(len(made.encode(text)) for text in unseen) for made in (ahead, longest)]
+    assert 0.9 * counts[1] < counts[0] < counts[1]
+    assert lost(ahead) == []
+
+
+def test_the_best_units_are_kept_and_bytes_count_toward_no_size():
+    texts, quick = documents("python_docs", "train", 20_000), replace(SMALL, documents=50)
+    units, all_units = replace(quick, vocab_size=266).train(texts, 0), quick.train(texts, 0)
+    longer = [unit for unit in all_units if len(unit.encode()) > 1]
+    assert [unit for unit in units if len(unit.encode()) > 1] == longer[:10] and len(longer) > 10
+    assert [u for u in units if len(u) == 1 and u.isascii()] == [u for u in all_units if len(u) == 1 and u.isascii()]
+
+
 def test_training_follows_the_seed():
     texts = documents("python_docs", "train", 40_000)
     assert SMALL.train(texts, 0) == SMALL.train(texts, 0) != SMALL.train(texts, 1)

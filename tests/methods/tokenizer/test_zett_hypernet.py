@@ -1,6 +1,7 @@
 """The hypernetwork: what a predicted row depends on, that it learns a rule, and that it begins as the parts' mean."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from harness.kinds.tokenizer.initialise import INITIALISERS
 from harness.kinds.tokenizer.transplant import plan_rows, transplant
 from harness.subjects.load import wrap_model
 from harness.subjects.tiny import ByteIds, random_llama
+from harness.toolkit.corpora import documents
 from methods.tokenizer.zett_hypernet import RowPredictor, ZettHypernet
 
 QUICK = ZettHypernet(vocab_size=300, train_bytes=30_000, width=16, identity_steps=3, steps=3, batch=8)
@@ -120,3 +122,24 @@ def test_scaling_comes_back_and_closeness_counts_nearer_rows():
 def test_the_checks_of_its_kind_hold(tiny):
     results = run_checks(ZettHypernet(vocab_size=300, train_bytes=30_000), tiny)
     assert not [f"{r.name}: {r.reason}" for r in results if not r.passed]
+
+
+def test_in_the_loop_the_frozen_model_reads_drawn_tokenizers_better(tiny):
+    plain = ZettHypernet(vocab_size=300, width=16, identity_steps=2, steps=2, batch=8, train_bytes=20_000)
+    texts = documents("python_docs", "train", 20_000)
+    before = [(p._version, p.grad, p.requires_grad, p.clone()) for p in tiny.model.parameters()]
+    looped = replace(plain, loop_steps=30, loop_vocab=320, loop_texts=2, learning_rate=5e-3)
+    found = looped.learn(tiny, texts, 0)
+    for parameter, (version, grad, wanted, value) in zip(tiny.model.parameters(), before, strict=True):
+        assert parameter._version == version and parameter.grad is grad and parameter.requires_grad == wanted
+        assert torch.equal(parameter, value)
+    losses = found["losses"]
+    assert len(losses) == 30 and sum(losses[-5:]) < sum(losses[:5]) - 0.5
+    assert plain.learn(tiny, texts, 0)["losses"] == []
+    figures = {(m.metric, m.phase): m.value for m in looped.training_measurements(found)}
+    assert figures["loop_loss", "first"] == losses[0] and figures["loop_loss", "last"] == losses[-1]
+
+
+def test_the_checks_of_its_kind_hold_in_the_loop(tiny):
+    method = ZettHypernet(vocab_size=300, train_bytes=30_000, loop_steps=2, loop_vocab=300)
+    assert not [f"{r.name}: {r.reason}" for r in run_checks(method, tiny) if not r.passed]
