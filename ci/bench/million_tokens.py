@@ -61,7 +61,7 @@ def row(units: Sequence[str], unseen: Sequence[str]) -> str:
     tokenizer, seconds, grown = measured(lambda: LongestMatch("l", units, Specials.of(ByteIds())))
     ids, encoding, _ = measured(lambda: sum(len(tokenizer.encode(text)) for text in unseen))
     vocabulary, looking, held = measured(lambda: Vocabulary(tokenizer))
-    size, by_bytes, more = measured(lambda: len(vocabulary.by_bytes))
+    (size, _), by_bytes, more = measured(lambda: (len(vocabulary.by_bytes), vocabulary.longest))
     tokens = [text[:24].encode() for text in unseen]
     _, decomposing, _ = measured(lambda: [vocabulary.decompose(token) for token in tokens])
     splits, splitting, table = measured(lambda: split_table(vocabulary))
