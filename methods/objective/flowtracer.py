@@ -83,10 +83,10 @@ def answer_mask(mask_BT: Tensor, finished_B: Tensor, tokens: int) -> Tensor:
         "h on the answer": "reconstruction: 1 on every answer token, which absorbs",
         "question": "reconstruction: the whole prompt, the unit shared by the tokens that reach the answer",
         "answer": "ours: the last answer_tokens tokens before the end-of-text token; cut responses have none",
-        "sink": "reconstruction: the answer's tokens, which read others only once they are written; predictor is ours, "
-        "a token earlier (the probe answer_masking tells which of the two marks what the answer needs)",
+        "sink": "ours: the tokens that predict the answer's. answer is the digests' wording, but it reads others "
+        "only once it is written, and the probe answer_masking finds that its flow misses what it needs",
         "ranking": "reconstruction: answer tokens compete by 2 f like all others; rounded up, ties to the earlier",
-        "no answer": "all weights 1",
+        "no answer": "all weights 1, also where nothing of the response predicts it",
         "first token": "attention sinks take part; drop_sink removes what the first token passes on",
         "causal probe": "ours: hidden are 20 % of the tokens before the answer, but never the one that predicts it",
         "everything else": "as grpo",
@@ -101,7 +101,7 @@ class FlowTracer(ObjectiveMethod):
     gamma: float = Field(1.5, gt=0, description="weight of that part")
     answer_tokens: int = Field(1, ge=1, description="length of the answer, counted back from the end-of-text token")
     sink: Literal["answer", "predictor"] = Field(
-        "answer", description="where flow ends: the answer, or what predicts it"
+        "predictor", description="where flow ends: what predicts the answer, or the answer itself"
     )
     drop_sink: bool = Field(False, description="cut the edges that leave the first token")
     aggregation: Literal["seq", "token"] = Field("seq", description="mean over responses, or over all tokens")

@@ -108,13 +108,14 @@ def test_the_answer_stands_before_the_end():
     assert found.tolist() == [[False, True, True, False, False], *[[False] * 5] * 3]
 
 
-def test_weights_go_to_the_strongest_part_of_each_response_and_are_one_without_an_answer():
+@pytest.mark.parametrize(("sink", "least"), [("answer", 2), ("predictor", 3)])
+def test_weights_go_to_the_strongest_part_of_each_response_and_are_one_without_a_sink(sink, least):
     batch = random_batch(width=9)
-    method = made()
+    method = made(f"flowtracer@sink={sink}")
     weight, flow, mask = method.token_weight(batch, None, 0.0), method.flow(batch), batch.response_mask_BT
     for i, n in enumerate(batch.lengths_B.tolist()):
         strong = (weight[i] == 1.5).nonzero()[:, 0].tolist()
-        if not bool(batch.finished_B[i]) or n < 2:
+        if not bool(batch.finished_B[i]) or n < least:
             assert strong == []
         else:
             best = sorted(range(n), key=lambda t: (-float(flow[i, t]), t))[: math.ceil(0.4 * n - 1e-9)]
@@ -160,7 +161,7 @@ def test_gamma_one_is_grpo_and_all_tokens_are_a_constant(aggregation):
     ours = loss_and_gradient(made(f"flowtracer@gamma=1@aggregation={aggregation}"), batch, moved_logps(batch))
     assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
     every = made("flowtracer@share=1").token_weight(batch, None, 0.0)
-    long = batch.lengths_B > 1
+    long = batch.lengths_B > 2  # an answer, what predicts it, and the end
     assert (every[long][batch.response_mask_BT[long]] == 1.5).all()
 
 
