@@ -35,14 +35,20 @@ def judge(logits_TV: Tensor, tokens: Sequence[int]) -> Score:
     return Score(total, greedy)
 
 
+def places_by_context(requests: Sequence[ScoreRequest]) -> dict[tuple[int, ...], list[int]]:
+    """Which requests continue each context, so that it is read once for all of them."""
+    places: dict[tuple[int, ...], list[int]] = {}
+    for index, request in enumerate(requests):
+        places.setdefault(request.context, []).append(index)
+    return places
+
+
 class CausalScorer:
     """Scores by forwards of the subject's model through the subject's cache."""
 
     def score(self, subject: Subject, requests: Sequence[ScoreRequest], batch_size: int) -> list[Score]:
         """Scores in the order of the requests; contexts are batched by length, longest first."""
-        by_context: dict[tuple[int, ...], list[int]] = {}
-        for index, request in enumerate(requests):
-            by_context.setdefault(request.context, []).append(index)
+        by_context = places_by_context(requests)
         scores: dict[int, Score] = {}
         order = sorted(by_context, key=len, reverse=True)
         for contexts in _batches(order, batch_size):

@@ -12,6 +12,7 @@ from typing import Any, cast
 from harness.kinds.invariants import TOLERANCE, Interrupted, fingerprint, float32_twin, random_ids
 from harness.kinds.method import Check
 from harness.kinds.pruning.base import PruningMethod
+from harness.kinds.pruning.checks import expected_budget
 from harness.kinds.pruning.foreign.process import interpreter
 from harness.subjects.requests import GenerateRequest, Generation, Score, ScoreRequest
 from harness.subjects.subject import Subject
@@ -67,7 +68,7 @@ class _Checks:
         slot_bytes = full.counts["kv_bytes_held"] / len(self.prompts[0])
         for row in rows:
             n, slots = row.prompt_tokens, row.counts["kv_kept_fraction"] * row.prompt_tokens
-            budget = max(1, math.floor(ratio * n + 1e-9))
+            budget = expected_budget(ratio, n)
             if not budget - 1 < slots < budget + 1:
                 raise AssertionError(f"{slots:g} slots of {n} are held, the budget is {budget}")
             if not slots * slot_bytes - 1 <= row.counts["kv_bytes_held"] <= n * slot_bytes:

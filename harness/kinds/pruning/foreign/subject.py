@@ -14,6 +14,7 @@ from harness.kinds.pruning.foreign.process import Ask
 from harness.subjects.cache import KVCache
 from harness.subjects.decode import StopRule
 from harness.subjects.requests import GenerateRequest, Generation, Score, ScoreRequest
+from harness.subjects.scoring import places_by_context
 from harness.subjects.subject import GENERATE, SCORE, Subject
 
 
@@ -40,11 +41,8 @@ class ForeignScorer:
 
     def score(self, subject: Subject, requests: Sequence[ScoreRequest], batch_size: int) -> list[Score]:
         """Scores in the order of the requests."""
-        by_context: dict[tuple[int, ...], list[int]] = {}
-        for index, request in enumerate(requests):
-            by_context.setdefault(request.context, []).append(index)
         scores: dict[int, Score] = {}
-        for context, indices in by_context.items():
+        for context, indices in places_by_context(requests).items():
             self.ask("prefill", context=list(context))
             answers = self.ask("score", continuations=[list(requests[i].continuation) for i in indices])
             scores |= {i: Score(*answer) for i, answer in zip(indices, answers, strict=True)}
