@@ -1,9 +1,9 @@
 """Faster CPU kernels for a forward of a few rows: a plain decode step has one, the verification of a draft some more.
 
-oneDNN, which torch calls for bfloat16 matrices, reorders a weight on every call; for few rows that is most of the time.
-For one row torch's own matrix-vector product is used instead. For more rows the weights are kept a second time in
-oneDNN's order, so that a forward of eight rows costs little more than one of a single row. The second copy takes as
-much memory as the linear weights, so models above :data:`PACKED_BYTES` do without it.
+The libraries torch calls, oneDNN for bfloat16 and MKL for float32, reorder a weight on every call; for few rows that is
+most of the time. So the weights are kept a second time in oneDNN's order, and a forward of a few rows costs little more
+than one of a single row. In bfloat16 a single row is torch's own matrix-vector product. The second copy takes as much
+memory as the linear weights, so models above :data:`PACKED_BYTES` do without it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,23 +19,25 @@ from torch import Tensor, nn
 
 PACKED_BYTES = 2 << 30
 """Linear weights of a model that may be kept twice."""
-PACKED_ROWS = 512
+PACKED_ROWS = {torch.bfloat16: 512, torch.float32: 32}
 """Up to so many rows the second copy is used; above, reordering no longer counts."""
+INSTRUCTIONS = {torch.bfloat16: "avx512_bf16", torch.float32: "avx2"}
+"""What a CPU must have for the packed product to be the faster one."""
 
 _packed: weakref.WeakKeyDictionary[nn.Module, tuple[weakref.ref[Tensor], int, Tensor]] = weakref.WeakKeyDictionary()
 
 
-@lru_cache(maxsize=1)
-def few_row_kernels_are_faster() -> bool:
-    """Whether this CPU has the bfloat16 instructions both kernels are written for."""
+@cache
+def few_row_kernels_are_faster(dtype: torch.dtype) -> bool:
+    """Whether this CPU has the instructions that make the kernels for this type pay."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16")) and torch.backends.mkldnn.is_available()
+    return bool(capabilities.get(INSTRUCTIONS.get(dtype, ""))) and torch.backends.mkldnn.is_available()
 
 
 @contextmanager
 def row_kernels(rows: int, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Choose the kernels of linear layers for a forward over ``rows`` rows (batch times tokens)."""
-    if rows != 1 or dtype != torch.bfloat16 or device.type != "cpu" or not few_row_kernels_are_faster():
+    if rows != 1 or dtype != torch.bfloat16 or device.type != "cpu" or not few_row_kernels_are_faster(dtype):
         yield
         return
     before = torch.backends.mkldnn.set_flags(False)
@@ -50,7 +52,7 @@ class FewRowLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[..., in] -> [..., out]``."""
-        if 1 < input.numel() // input.shape[-1] <= PACKED_ROWS and _may_pack(self.weight, input):
+        if _may_pack(self.weight, input):
             out: Tensor = torch.ops.mkldnn._linear_pointwise.default(
                 input, packed_weight(self), self.bias, "none", [], ""
             )
@@ -59,9 +61,10 @@ class FewRowLinear(nn.Linear):
 
 
 def _may_pack(weight: Tensor, given: Tensor) -> bool:
-    """Only where nothing is differentiated: the packed product has no backward."""
+    """For a few rows, and only where nothing is differentiated: the packed product has no backward."""
     return (
-        weight.dtype == given.dtype == torch.bfloat16
+        1 < given.numel() // given.shape[-1] <= PACKED_ROWS.get(given.dtype, 0)
+        and weight.dtype == given.dtype
         and not weight.is_inference()
         and not (torch.is_grad_enabled() and (weight.requires_grad or given.requires_grad))
     )
@@ -86,7 +89,12 @@ def use_few_row_kernels(model: Any) -> None:
     """Make the model's plain linear layers :class:`FewRowLinear`, where CPU, type and size allow."""
     layers = [module for module in model.modules() if type(module) is nn.Linear]
     fits = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers) <= PACKED_BYTES
-    kind = {(layer.weight.dtype, layer.weight.device.type) for layer in layers} == {(torch.bfloat16, "cpu")}
-    if fits and kind and few_row_kernels_are_faster():
+    kinds = {(layer.weight.dtype, layer.weight.device.type) for layer in layers}
+    if fits and any(kinds == {(dtype, "cpu")} and few_row_kernels_are_faster(dtype) for dtype in PACKED_ROWS):
         for layer in layers:
             layer.__class__ = FewRowLinear
+
+
+def has_few_row_kernels(model: Any) -> bool:
+    """Whether :func:`use_few_row_kernels` changed the model."""
+    return any(isinstance(module, FewRowLinear) for module in model.modules())

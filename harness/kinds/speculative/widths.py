@@ -16,6 +16,7 @@ from harness.measure.kept import write_kept
 from harness.measure.machine import machine_key
 from harness.subjects.catalog import cache_dir
 from harness.subjects.decode import synchronize
+from harness.subjects.few_rows import has_few_row_kernels
 from harness.subjects.runner import Runner
 from harness.subjects.subject import Subject
 
@@ -94,7 +95,9 @@ _known: dict[str, ContextCosts] = {}
 def width_costs(subject: Subject) -> ContextCosts:
     """The subject's curves, from the cache where this machine has measured them before."""
     dtype = str(subject.dtype).removeprefix("torch.")
-    name = f"{subject.full_name}-{dtype}-{subject.device}".replace("/", "_").replace(":", "_")
+    # Curves that were kept before the kernels of few rows served a type are not theirs.
+    kernels = "-packed" if has_few_row_kernels(subject.model) else ""
+    name = f"{subject.full_name}-{dtype}{kernels}-{subject.device}".replace("/", "_").replace(":", "_")
     path = cache_dir() / "widths" / machine_key().digest / f"{name}.json"
     if str(path) not in _known:
         costs = _read(path)
