@@ -52,23 +52,24 @@ class CausalScorer:
         scores: dict[int, Score] = {}
         order = sorted(by_context, key=len, reverse=True)
         for contexts in _batches(order, batch_size):
-            scores |= self._score_contexts(subject, requests, contexts, by_context, batch_size)
+            runner = Runner(subject.model, subject.new_cache)
+            places = [by_context[context] for context in contexts]
+            scores |= self.score_after(runner, runner.prefill(contexts), requests, places, batch_size)
         return [scores[i] for i in range(len(requests))]
 
-    def _score_contexts(
+    def score_after(
         self,
-        subject: Subject,
+        runner: Runner,
+        last_BV: Tensor,
         requests: Sequence[ScoreRequest],
-        contexts: Sequence[tuple[int, ...]],
-        by_context: dict[tuple[int, ...], list[int]],
+        places: Sequence[Sequence[int]],
         batch_size: int,
     ) -> dict[int, Score]:
-        runner = Runner(subject.model, subject.new_cache)
-        last_BV = runner.prefill(contexts)
+        """Scores of the requests at ``places`` of each row of a prefilled runner, whose last logits are ``last_BV``."""
         scores: dict[int, Score] = {}
         longer: list[tuple[int, int]] = []
-        for row, context in enumerate(contexts):
-            for index in by_context[context]:
+        for row, of_row in enumerate(places):
+            for index in of_row:
                 tokens = requests[index].continuation
                 if len(tokens) <= 1:
                     scores[index] = judge(last_BV[row : row + 1], tokens) if tokens else Score(0.0, True)
