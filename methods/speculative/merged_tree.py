@@ -25,9 +25,10 @@ LEAST_VALUE = 0.01
 class MergedTree(Drafter):
     """Grows the tree best first. ``num_nodes`` 0: as many nodes as pay, up to ``most``."""
 
+    free = True
+
     def __init__(self, source: Candidates, num_nodes: int, most: int) -> None:
         self.source, self.num_nodes, self.most = source, num_nodes, most
-        self.keys: list[Key] = []
         self.before = -1
 
     def start(self, prompt: Sequence[int], sampler: Any = None, row: int = 0) -> None:
@@ -40,7 +41,8 @@ class MergedTree(Drafter):
         self.source.ngrams.index(history)
         reach = max(self.source.max_ngram, 2)
         tokens, parents, contexts, depths = [history[-1]], [-1], [tuple(history[-reach:])], [0]
-        keys, values, heap = [(0, 0, 0)], [], []
+        keys: list[Key] = [(0, 0, 0)]
+        values, heap = [], []
         most, node = self.num_nodes or self.most, 0
         value = 1.0
         while True:
@@ -59,15 +61,18 @@ class MergedTree(Drafter):
             depths.append(depths[parent] + 1)
             contexts.append((*contexts[parent][1 - reach :], token))
         count = len(values) if self.num_nodes else best_width(values, self.costs)
-        self.keys = keys[: count + 1]
-        return DraftTree(tuple(tokens[: count + 1]), tuple(parents[: count + 1]))
+        end = count + 1
+        promise = 1 + sum(values[:count])
+        return DraftTree(tuple(tokens[:end]), tuple(parents[:end]), notes=tuple(keys[:end]), promise=promise)
+
+    def judge(self, tree: DraftTree, node: int, right: int | None) -> None:
+        """Count what was right below this node."""
+        for child in tree.children[node]:
+            self.source.learn(tree.notes[child], child == right)
 
     def observe(self, step: Step) -> None:
-        """Count what was right below the accepted nodes, and overwrite the rows of all forwarded tokens."""
-        tree, accepted = step.tree, set(step.path)
-        for node in range(1, len(tree.tokens)):
-            if tree.parents[node] in accepted:
-                self.source.learn(self.keys[node], node in accepted)
+        """Overwrite the rows of all forwarded tokens."""
+        tree = step.tree
         rows = ranked_rows(step.logits_NV, self.source.k)
         # The accepted path is written last: its rows come after the true text.
         for node in [*range(len(rows)), *step.path]:

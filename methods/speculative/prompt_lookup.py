@@ -5,18 +5,21 @@ latest earlier occurrence are drafted as a chain. No match: plain decoding for t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from harness.catalog import method
-from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, Step, chain
+from harness.kinds.speculative import Drafter, DraftTree, SpeculativeMethod, chain
 from harness.kinds.speculative.ngrams import TextNgrams
 from harness.kinds.speculative.pace import Acceptance
 
 
 class NgramIndex(Drafter):
     """Where each n-gram of the text last ended, kept up to date as the text grows."""
+
+    free = True
 
     def __init__(self, max_ngram: int, num_draft: int, longest: int = 1) -> None:
         self.max_ngram, self.num_draft, self.longest = max_ngram, num_draft, longest
@@ -32,11 +35,13 @@ class NgramIndex(Drafter):
         length = min(self.num_draft or self.acceptance.length(self.longest, self.costs), max(room, 0))
         self.ngrams.index(history)
         match = self.ngrams.match(history)
-        return chain(history[-1], history[match[1] : match[1] + length] if match else ())
+        found = history[match[1] : match[1] + length] if match else ()
+        return replace(chain(history[-1], found), promise=self.acceptance.expected(len(found)))
 
-    def observe(self, step: Step) -> None:
-        """Count what was accepted."""
-        self.acceptance.observe(len(step.tree.tokens) - 1, len(step.path) - 1)
+    def judge(self, tree: DraftTree, node: int, right: int | None) -> None:
+        """Count the token at this place of the chain."""
+        if tree.children[node]:
+            self.acceptance.count(node, right is not None)
 
     def snapshot(self) -> Acceptance:
         """What was accepted of late; the text itself does not outlive its request."""

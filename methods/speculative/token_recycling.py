@@ -46,12 +46,14 @@ def rank_paths(num_nodes: int, k: int = 8) -> list[tuple[int, ...]]:
 class SuccessorMatrix(Drafter):
     """The matrix and the tree it is unrolled through: all ``paths``, or of an ``adaptive`` one as many as pay."""
 
+    free = True
+
     def __init__(self, k: int, paths: Sequence[Path], per_request: bool, adaptive: bool = False) -> None:
         self.k, self.paths, self.per_request, self.adaptive = k, paths, per_request, adaptive
+        self.places = {path: place for place, path in enumerate(paths)}
         self.rows: dict[int, list[int]] = {}
-        # Before anything is seen, a path is taken to be right as often as halving at every rank gives.
-        self.rates = DecayedRates([0.5 ** sum(r + 1 for r in path) for path in paths])
-        self.drafted: dict[Path, int] = {}
+        # Of a path whose parent was right; before anything is seen, halving at every rank.
+        self.rates = DecayedRates([0.5 ** (path[-1] + 1) for path in paths])
 
     def start(self, prompt: Sequence[int], sampler: Any = None, row: int = 0) -> None:
         """The matrix outlives requests unless told otherwise."""
@@ -60,9 +62,10 @@ class SuccessorMatrix(Drafter):
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """Unroll the template from the last token; nodes under an unwritten row are left out."""
+        chances = self.chances()
         count = len(self.paths)
         if self.adaptive:
-            count = best_width(self.rates.shares(), self.costs)
+            count = best_width([chances[path] for path in self.paths], self.costs)
         tokens, parents, placed = [history[-1]], [-1], {(): 0}
         for path in self.paths[:count]:
             parent = placed.get(path[:-1])
@@ -71,19 +74,26 @@ class SuccessorMatrix(Drafter):
                 placed[path] = len(tokens)
                 parents.append(parent)
                 tokens.append(row[path[-1]])
-        self.drafted = placed
-        return DraftTree(tuple(tokens), tuple(parents))
+        promise = sum(chances[path] for path in placed)
+        return DraftTree(tuple(tokens), tuple(parents), notes=tuple(placed), promise=promise)
+
+    def chances(self) -> dict[Path, float]:
+        """How likely each path is right as a whole; the root is."""
+        chances: dict[Path, float] = {(): 1.0}
+        for path, share in zip(self.paths, self.rates.shares(), strict=True):
+            chances[path] = chances[path[:-1]] * share
+        return chances
+
+    def judge(self, tree: DraftTree, node: int, right: int | None) -> None:
+        """Count the paths that go on from this node."""
+        for child in tree.children[node]:
+            self.rates.count(self.places[tree.notes[child]], child == right)
 
     def observe(self, step: Step) -> None:
         """Overwrite the rows of all forwarded tokens; those of the accepted path last, as they are the surest."""
         best = step.logits_NV.topk(self.k, dim=-1).indices.tolist()
         for node in [*range(len(best)), *step.path]:
             self.rows[step.tree.tokens[node]] = best[node]
-        for place, path in enumerate(self.paths):
-            node = self.drafted.get(path)
-            if node is not None:
-                self.rates.count(place, node in step.path)
-        self.drafted = {}
 
     def snapshot(self) -> tuple[dict[int, list[int]], Any]:
         """The rows written so far and what was accepted of late; rows are replaced, never changed."""

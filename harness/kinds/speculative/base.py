@@ -24,7 +24,8 @@ class DraftTree:
     ``parents[0]`` is -1 and ``parents[i] < i``. Where tokens were drawn at random, ``laws_NV`` holds for each node the
     law it was drawn from (the root's row is not used), and ``draws`` each node's children in the order in which they
     were drawn, a child as often as it was drawn. A node with a token below 0 is forwarded but never accepted: token
-    ``-1 - i`` stands for row ``i`` of the input embeddings ``soft_MD``.
+    ``-1 - i`` stands for row ``i`` of the input embeddings ``soft_MD``. ``notes`` are the drafter's own of each node.
+    ``promise`` is how many tokens a step with this tree is expected to emit (None: the drafter cannot say).
     """
 
     tokens: tuple[int, ...]
@@ -32,6 +33,8 @@ class DraftTree:
     laws_NV: Tensor | None = None
     draws: tuple[tuple[int, ...], ...] | None = None
     soft_MD: Tensor | None = None
+    notes: tuple[Any, ...] = ()
+    promise: float | None = None
 
     @cached_property
     def depth(self) -> tuple[int, ...]:
@@ -104,6 +107,8 @@ class Drafter:
     """What the last proposal cost, in plain decode steps of the target."""
     forward_s: float = 0.0
     """Time spent in forwards of a draft model since the request began."""
+    free: ClassVar[bool] = False
+    """Whether a proposal costs no forward, so that it may be made only to be compared with what plain steps emit."""
 
     def start(self, prompt: Sequence[int], sampler: Sampler, row: int) -> None:
         """A new request begins; ``sampler`` is the target's rule, from whose stream ``row`` a drafter may draw."""
@@ -111,6 +116,10 @@ class Drafter:
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """A tree whose root is ``history[-1]``; deeper than ``room`` tokens is wasted."""
         raise NotImplementedError(f"{type(self).__name__} does not override propose")
+
+    def judge(self, tree: DraftTree, node: int, right: int | None) -> None:
+        """Learn which child of ``node``, once reached, was right, or that none was. Of a tree that was verified, or of
+        one that was only compared with plain steps."""
 
     def observe(self, step: Step) -> None:
         """Learn from what the target said."""
@@ -161,10 +170,9 @@ class SpeculativeMethod(Method):
         from harness.kinds.speculative.pace import Pace
 
         subject.require(KV_VIEWS, self.card.id)
-        costs = width_costs(subject)
-        pace = Pace() if self.adaptive else None
-        decoder = SpeculativeDecoder(self.drafter(subject, artifact), costs, type(self).rule, pace)
-        yield replace(subject, decoder=decoder)
+        drafter = self.drafter(subject, artifact)
+        pace = Pace(watched=drafter.free) if self.adaptive else None
+        yield replace(subject, decoder=SpeculativeDecoder(drafter, width_costs(subject), type(self).rule, pace))
 
     def checks(self, subject: Subject) -> Iterable[Check]:
         """The kind's invariants."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from harness.kinds.speculative.base import Drafter, DraftTree, Rule, Step, chain, tree_shape
-from harness.kinds.speculative.pace import Pace
+from harness.kinds.speculative.pace import MARGIN, Pace
+from harness.kinds.speculative.shadow import Shadow
 from harness.kinds.speculative.verify import verify
 from harness.kinds.speculative.widths import ALWAYS_FLAT, ContextCosts
 from harness.subjects.decode import StopRule, finish_counts, synchronize
@@ -37,7 +38,7 @@ class SpeculativeDecoder:
 
     ``costs`` are the target's measured curves, by which widths and the bound of the speed-up are reckoned. ``rule``
     verifies sampled drafts (None: token matching). With a ``pace`` plain steps take over where drafting costs more than
-    it gains.
+    it gains; what a free drafter proposes then is compared with the text as it comes, so that it goes on learning.
     """
 
     rows_in_turn: ClassVar[bool] = True
@@ -85,6 +86,7 @@ class _Row:
         self.history = list(prompt)
         self.drafted = self.plain_steps = 0
         self.cost = 0.0
+        self.shadow: Shadow | None = None
         # Halfway through the answer: one curve a request is near enough.
         self.costs = self.decoder.costs.after(len(prompt) + self.stop.limit // 2)
         self.decoder.drafter.costs = self.costs
@@ -103,23 +105,63 @@ class _Row:
         return self.stop.extend(self.row, emitted, time.perf_counter() - self.start)
 
     def _step(self) -> bool:
-        decoder, pace = self.decoder, self.decoder.pace
+        decoder = self.decoder
         began = time.perf_counter()
-        plain = pace is not None and pace.rests()
-        room = self.stop.limit - len(self.row.tokens) - 1
-        tree = chain(self.history[-1], ()) if plain else decoder.drafter.propose(self.history, room)
-        price = 0.0 if plain else decoder.drafter.price
-        cost = self.costs(len(tree.tokens)) + price
+        draft, rests = self._draft()
+        plain = rests or not self._promises(draft)
+        tree = chain(self.history[-1], ()) if plain else draft
+        cost = self.costs(len(tree.tokens)) + (0.0 if plain else decoder.drafter.price)
         drafted = time.perf_counter()
         emitted, step = self._verify(tree)
         verified = time.perf_counter()
         done = self._emit(emitted)
-        if pace is not None and len(tree.tokens) > 1:
-            pace.record(len(emitted), cost)
+        if plain:
+            self._watch(draft, emitted[0])
+        else:
+            self._judge(step, cost)
         decoder.drafter.observe(step)
         self.cost += cost
         self._count(tree, plain, (began, drafted, verified, time.perf_counter()))
         return done
+
+    def _draft(self) -> tuple[DraftTree, bool]:
+        """What the drafter proposes, and whether drafting rests; a rest shows proposals of a free drafter only."""
+        drafter, pace = self.decoder.drafter, self.decoder.pace
+        rests = pace is not None and pace.rests()
+        if rests and not drafter.free:
+            return chain(self.history[-1], ()), True
+        return drafter.propose(self.history, self.stop.limit - len(self.row.tokens) - 1), rests
+
+    def _promises(self, draft: DraftTree) -> bool:
+        """Whether a draft is worth its width by the drafter's own account; a width that was asked for is held to."""
+        if self.decoder.pace is None or draft.promise is None:
+            return True
+        return draft.promise >= MARGIN * self.costs(len(draft.tokens))
+
+    def _judge(self, step: Step, cost: float) -> None:
+        """Tell drafter and pace what became of a draft."""
+        drafter, pace, tree = self.decoder.drafter, self.decoder.pace, step.tree
+        self.shadow = None
+        for node, right in zip(step.path, [*step.path[1:], None], strict=True):
+            drafter.judge(tree, node, right)
+        if pace is not None and len(tree.tokens) > 1:
+            pace.record(len(step.path), cost)
+
+    def _watch(self, draft: DraftTree, token: int) -> None:
+        """Compare a draft that is not verified with the token of a plain step; one that began before goes first."""
+        pace = self.decoder.pace
+        if self.shadow is None and len(draft.tokens) > 1:
+            self.shadow = Shadow(draft, self.costs(len(draft.tokens)), self._promises(draft))
+        if self.shadow is None:
+            return
+        shadow, node = self.shadow, self.shadow.node
+        over = shadow.follow(token)
+        self.decoder.drafter.judge(shadow.tree, node, None if over else shadow.node)
+        if over:
+            self.shadow = None
+            # Drafts that promise too little are never verified: they must not make those rest that would be.
+            if pace is not None and shadow.promising:
+                pace.record(shadow.emitted, shadow.cost)
 
     def _count(self, tree: DraftTree, plain: bool, stamps: tuple[float, ...]) -> None:
         self.drafted += sum(token >= 0 for token in tree.tokens) - 1

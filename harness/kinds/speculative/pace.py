@@ -19,6 +19,8 @@ LOSS = 0.015
 TRIAL_STEPS = 2
 MARGIN = 1.04
 """Drafting must emit so much more than it costs: building, verifying and committing a tree take time as well."""
+WATCHED_DECAY = 0.95
+"""Where drafts are watched during a rest a longer memory decides, as a rest in error costs more than a late one."""
 
 
 @dataclass
@@ -27,9 +29,11 @@ class Pace:
 
     Emitted tokens and costs (in plain steps) of recent drafting steps are kept as decayed sums. Where their ratio
     falls below :data:`MARGIN`, drafting rests for some plain steps and is then tried again; the more was lost since
-    drafting last paid, the longer the rest.
+    drafting last paid, the longer the rest. ``watched``: drafts are recorded during a rest too, by what they would
+    have emitted, so a rest lasts until they would pay again, and trying costs nothing.
     """
 
+    watched: bool = False
     emitted: float = MARGIN
     cost: float = 1.0
     resting: int = 0
@@ -38,6 +42,8 @@ class Pace:
 
     def rests(self) -> bool:
         """Whether the coming step is a plain one."""
+        if self.watched:
+            return self.trials >= TRIAL_STEPS and self._loses()
         if self.resting:
             self.resting -= 1
             return True
@@ -45,14 +51,18 @@ class Pace:
 
     def record(self, emitted: int, cost: float) -> None:
         """Count a step that drafted: what it emitted, and what forward and drafting cost in plain steps."""
-        self.emitted = DECAY * self.emitted + emitted
-        self.cost = DECAY * self.cost + cost
+        decay = WATCHED_DECAY if self.watched else DECAY
+        self.emitted = decay * self.emitted + emitted
+        self.cost = decay * self.cost + cost
         self.trials += 1
         self.lost = max(0.0, self.lost + cost - emitted)
-        if self.emitted < MARGIN * self.cost and self.trials >= TRIAL_STEPS:
+        if not self.watched and self.trials >= TRIAL_STEPS and self._loses():
             self.resting = min(max(FIRST_REST, ceil(self.lost / LOSS)), LONGEST_REST)
             # The next trial starts even, so that a few good steps are enough.
             self.emitted, self.cost, self.trials, self.lost = MARGIN, 1.0, 0, 0.0
+
+    def _loses(self) -> bool:
+        return self.emitted < MARGIN * self.cost
 
     def snapshot(self) -> Pace:
         """The state as it is."""
@@ -73,13 +83,16 @@ class Acceptance:
 
     def observe(self, drafted: int, accepted: int) -> None:
         """Count a chain of which ``accepted`` tokens were right."""
-        reached = min(accepted + 1, drafted)
-        for place in range(reached):
-            if place == len(self.right):
-                self.right.append(0.0)
-                self.tried.append(0.0)
-            self.right[place] = DECAY * self.right[place] + (place < accepted)
-            self.tried[place] = DECAY * self.tried[place] + 1
+        for place in range(min(accepted + 1, drafted)):
+            self.count(place, place < accepted)
+
+    def count(self, place: int, right: bool) -> None:
+        """Count the token at one place, once those before it were right."""
+        while place >= len(self.right):
+            self.right.append(0.0)
+            self.tried.append(0.0)
+        self.right[place] = DECAY * self.right[place] + right
+        self.tried[place] = DECAY * self.tried[place] + 1
 
     def chance(self, place: int) -> float:
         """Chance of the token at ``place``, counted from 0, once it is reached; unseen places are as the last seen."""
@@ -91,6 +104,10 @@ class Acceptance:
     def length(self, longest: int, costs: WidthCosts, price: float = 0.0) -> int:
         """The chain length with most expected tokens for its cost; ``price`` is that of drafting one token."""
         return self.levels([1] * longest, costs, price)
+
+    def expected(self, length: int) -> float:
+        """Tokens that a step with a chain of so many is expected to emit."""
+        return 1.0 + sum(accumulate(map(self.chance, range(length)), mul), 0.0)
 
     def levels(self, sizes: Sequence[int], costs: WidthCosts, price: float = 0.0) -> int:
         """How many levels of a tree pay, ``sizes`` being their nodes; ``price`` is that of drafting one level."""

@@ -57,6 +57,17 @@ def test_the_cost_of_drafting_counts():
     assert costly.rests()
 
 
+def test_a_watched_rest_lasts_until_drafts_would_pay_again():
+    pace = Pace(watched=True)
+    assert not pace.rests()
+    for _ in range(8):
+        pace.record(1, 1.5)
+    assert all(pace.rests() for _ in range(500))
+    for _ in range(40):
+        pace.record(3, 1.5)
+    assert not pace.rests()
+
+
 def test_a_snapshot_brings_the_pace_back():
     pace = Pace()
     shares(pace, 1, 2.0, 37)
@@ -75,6 +86,14 @@ def test_chances_follow_what_was_accepted_at_each_place():
     assert acceptance.chance(2) < 0.1
     # What was never reached is as the last place that was.
     assert acceptance.chance(9) == acceptance.chance(2)
+
+
+def test_expected_tokens_are_the_sum_of_the_chances_to_get_so_far():
+    acceptance = Acceptance()
+    assert acceptance.expected(0) == 1
+    assert acceptance.expected(3) == 1 + 0.5 + 0.25 + 0.125
+    acceptance.count(1, True)
+    assert acceptance.chance(0) == 0.5 < acceptance.chance(1) == acceptance.chance(2)
 
 
 def test_chains_are_as_long_as_they_pay():

@@ -63,6 +63,21 @@ def test_the_likeliest_slots_are_taken_first_and_as_many_as_pay():
     assert flat.propose(text, 0).tokens == flat.propose(text, -1).tokens == (3,)
 
 
+def test_what_was_right_below_a_node_moves_the_chances_of_its_classes():
+    text = [1, 2, 3, 9, 1, 2, 3]
+    drafter = MergedTree(Candidates(2, 3), 0, 16)
+    drafter.start(text)
+    tree = drafter.propose(text, 1)
+    assert tree.tokens == (3, 9) and tree.notes[1] == (3, 0, 0)
+    before = drafter.source.chance((3, 0, 0))
+    assert tree.promise == 1 + before
+    drafter.judge(tree, 0, None)
+    assert drafter.source.chance((3, 0, 0)) < before
+    for _ in range(3):
+        drafter.judge(tree, 0, 1)
+    assert drafter.source.chance((3, 0, 0)) > before
+
+
 def test_forwarded_tokens_write_rows_under_one_and_two_tokens():
     drafter = MergedTree(Candidates(2, 3), 4, 16)
     drafter.start([3, 1])

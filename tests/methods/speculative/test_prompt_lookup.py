@@ -51,6 +51,18 @@ def test_a_new_request_forgets_the_last_text():
     assert index.propose([5, 1], 9).tokens == (1,)
 
 
+def test_a_draft_promises_what_its_places_have_kept_of_late():
+    index = NgramIndex(2, 3)
+    tree = index.propose([1, 2, 3, 1], 9)
+    assert tree.tokens == (1, 2, 3, 1) and tree.promise == 1 + 0.5 + 0.25 + 0.125
+    for _ in range(50):
+        index.judge(tree, 0, 1)
+        index.judge(tree, 1, None)
+        index.judge(tree, 3, None)  # the chain ends there: nothing was drafted, so nothing was wrong
+    assert index.acceptance.chance(0) > 0.9 and index.acceptance.chance(1) < 0.1
+    assert index.propose([1, 2, 3, 1], 9).promise == pytest.approx(2, abs=0.2)
+
+
 def test_all_checks_hold(tiny):
     for method in (PromptLookup(), PromptLookup(num_draft=7), PromptLookup(max_ngram=1, num_draft=2)):
         for check in method.checks(tiny):

@@ -64,6 +64,20 @@ def test_nodes_below_an_unwritten_row_are_left_out():
     assert unrolled(matrix, 4) == set()
 
 
+def test_a_path_is_counted_where_it_was_reached_and_promises_the_product_of_its_shares():
+    matrix = SuccessorMatrix(2, [(0,), (1,), (0, 0), (1, 0)], False)
+    assert matrix.chances() == {(): 1.0, (0,): 0.5, (1,): 0.25, (0, 0): 0.25, (1, 0): 0.125}
+    matrix.rows = {5: [6, 7], 6: [8, 9]}
+    tree = matrix.propose([5], 9)
+    assert tree.promise == 2.0  # the row of 7 is not written
+    for _ in range(60):
+        matrix.judge(tree, 0, tree.tokens.index(6))
+        matrix.judge(tree, tree.tokens.index(6), None)
+    chances = matrix.chances()
+    assert chances[(0,)] > 0.99 > 0.01 > chances[(1,)] and chances[(0, 0)] < 0.01
+    assert chances[(1, 0)] == chances[(1,)] / 2
+
+
 def test_all_forwarded_tokens_write_their_rows_and_the_accepted_path_wins():
     matrix = SuccessorMatrix(3, rank_paths(8, 3), False)
     tree = DraftTree((5, 6, 6, 7), (-1, 0, 0, 0))
