@@ -1,6 +1,6 @@
 """The zoo's drafting against transformers' own, on the prompts of the six groups, in interleaved pairs.
 
-    python ci/bench/speculative_against_generate.py [--count 4] [--new-tokens 64] [--methods merged_tree] [--json FILE]
+    python ci/bench/speculative_against_generate.py [--count 4] [--new-tokens 64] [--methods merged_tree] [--dtype float32]
 
 transformers drafts from the prompt (``prompt_lookup_num_tokens``) and with a model (``assistant_model``: the student of
 ``adaspec``, where ``zoo train adaspec`` has made it). Each of its settings is paired with our method on all prompts;
@@ -114,10 +114,11 @@ def main() -> None:
     parser.add_argument(
         "--student", action="store_true", help="compare with assistant_model too; trains adaspec if needed"
     )
+    parser.add_argument("--dtype", help="left out: the model's own")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    subject = load_subject(DEFAULT_MODEL)
+    subject = load_subject(DEFAULT_MODEL, dtype=args.dtype)
     before, peers = load_snapshot(), peer_settings(subject, args.student)
     rows = [row for m in args.methods for group in args.groups for row in against(subject, m, group, peers, args)]
     document = {
