@@ -1,6 +1,6 @@
 """The zoo's drafting against transformers' own, on the prompts of the six groups, in interleaved pairs.
 
-    python ci/bench/speculative_against_generate.py [--count 4] [--new-tokens 64] [--methods merged_tree] [--dtype float32]
+    python ci/bench/speculative_against_generate.py [--count 4] [--methods merged_tree] [--dtype float32]
 
 transformers drafts from the prompt (``prompt_lookup_num_tokens``) and with a model (``assistant_model``: the student of
 ``adaspec``, where ``zoo train adaspec`` has made it). Each of its settings is paired with our method on all prompts;
