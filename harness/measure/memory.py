@@ -104,20 +104,23 @@ def tensor_bytes_peak(call: Callable[[], Any]) -> int:
     held: dict[int, int] = {}
     peak = 0
 
+    def storages(tree: Any) -> list[Any]:
+        tensors = (x for x in tree_leaves(tree) if isinstance(x, Tensor))
+        # Weights in oneDNN's own order have no storage that could be asked; like weights, they are not counted.
+        return [x.untyped_storage() for x in tensors if not x.is_mkldnn]
+
     def freed(address: int) -> None:
         held.pop(address, None)
 
     class Counting(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal peak
-            given = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+            given = {id(storage) for storage in storages((args, kwargs))}
             result = func(*args, **(kwargs or {}))
-            for made in tree_leaves(result):
-                if isinstance(made, Tensor):
-                    storage = made.untyped_storage()
-                    if id(storage) not in held and id(storage) not in given:
-                        held[id(storage)] = storage.nbytes()
-                        weakref.finalize(storage, freed, id(storage))
+            for storage in storages(result):
+                if id(storage) not in held and id(storage) not in given:
+                    held[id(storage)] = storage.nbytes()
+                    weakref.finalize(storage, freed, id(storage))
             peak = max(peak, sum(held.values()))
             return result
 

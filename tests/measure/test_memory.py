@@ -66,3 +66,14 @@ def test_bytes_of_tensors_are_counted_while_they_live():
     assert tensor_bytes_peak(lambda: weight[:5].view(-1)) == 0
     # The ones and their gradient's operands, the gradient itself, and the two scalars.
     assert tensor_bytes_peak(update) == 20000 + 40000 + 4 + 4
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_weights_in_the_library_s_own_order_are_not_counted() -> None:
+    def call() -> None:
+        packed = torch.ops.mkldnn._reorder_linear_weight.default(weight, 16)
+        torch.ops.mkldnn._linear_pointwise.default(rows, packed, None, "none", [], "")
+
+    weight, rows = torch.randn(100, 50), torch.randn(4, 50)
+    with torch.inference_mode():
+        assert tensor_bytes_peak(call) == 4 * 4 * 100
