@@ -7,6 +7,7 @@ import torch
 
 from harness.errors import Refused
 from harness.kinds.speculative.base import DraftTree, ancestors
+from harness.subjects import grouped
 from harness.subjects.cache import KVCache
 from harness.subjects.grouped import grouped_attention, long_cache_kernels, quickest
 from harness.subjects.load import wrap_model
@@ -150,6 +151,19 @@ def test_every_path_of_few_queries_gives_the_same_attention(slots, new):
     wide = (t.float() for t in (query, keys.repeat_interleave(2, 1), values.repeat_interleave(2, 1)))
     wanted = torch.nn.functional.scaled_dot_product_attention(*wide, attn_mask=mask, scale=0.25)
     torch.testing.assert_close(ours.float(), wanted, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("slots", [9, 12, 25])
+def test_long_caches_are_multiplied_in_chunks(slots, monkeypatch):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, length, 8) for heads, length in ((6, 1), (2, slots), (2, slots)))
+    mask = (torch.arange(slots) > 2)[None, None, None]
+    whole = grouped_attention(query, key, value, mask, 0.3, None)
+    assert grouped.chunk_size(query, slots) == slots
+    monkeypatch.setattr(grouped, "CHUNKED_SLOTS", 9)
+    monkeypatch.setattr(grouped, "CHUNK", 4)
+    assert grouped.chunk_size(query, slots) == 4 and grouped.chunk_size(query.bfloat16(), slots) == slots
+    assert torch.allclose(grouped_attention(query, key, value, mask, 0.3, None), whole, atol=1e-6)
 
 
 def test_the_librarys_switch_is_as_before_once_attention_is_done():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.kinds.method import Artifact, Workload
 from harness.kinds.pruning.base import Budgeted
+from harness.subjects.grouped import chunk_size
 from harness.subjects.subject import Subject
 from harness.subjects.views import QueryView, Selection
 
@@ -36,10 +37,12 @@ def logits(queries_BGRTD: Tensor, keys_BGND: Tensor) -> Tensor:
     batch, groups, per_group, num_queries, width = queries_BGRTD.shape
     rows = queries_BGRTD.reshape(batch, groups, per_group * num_queries, width)
     product = rows.new_empty(batch, groups, per_group * num_queries, keys_BGND.shape[2], dtype=torch.float32)
+    size = chunk_size(rows, keys_BGND.shape[2])
     # Matrix by matrix: live slots are no contiguous batch, and the library would copy them first.
-    for row in range(batch):
-        for group in range(groups):
-            product[row, group].copy_(rows[row, group] @ keys_BGND[row, group].transpose(0, 1))
+    for part, keys in zip(product.split(size, 3), keys_BGND.split(size, 2), strict=True):
+        for row in range(batch):
+            for group in range(groups):
+                part[row, group].copy_(rows[row, group] @ keys[row, group].transpose(0, 1))
     return product.view(batch, groups, per_group, num_queries, keys_BGND.shape[2])
 
 
