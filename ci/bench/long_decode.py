@@ -1,13 +1,13 @@
 """Decode steps of a whole model over a long cache: methods that select against reading everything, in pairs.
 
-Run `python ci/bench/long_decode.py [METHOD ...]`. The cache is filled with random keys and values, as only time is
-asked for: the default model is trained to 8192 tokens. Prints for each length the ratio of times with its 95 %
-interval and the milliseconds of a plain step.
+Run `python ci/bench/long_decode.py [METHOD ...] [--dtype float32] [--slots 8192 32768]`. The cache is filled with random
+keys and values, as only time is asked for: the default model is trained to 8192 tokens. Prints for each length the
+ratio of times with its 95 % interval and the milliseconds of a plain step.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -65,11 +65,16 @@ def side(runner: Runner) -> Side:
 
 def main() -> None:
     """Every method at every length."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("methods", nargs="*", default=METHODS)
+    parser.add_argument("--dtype", help="left out: the model's own")
+    parser.add_argument("--slots", type=int, nargs="+", default=LENGTHS)
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    subject = load_subject(DEFAULT_MODEL)
-    for name in sys.argv[1:] or METHODS:
+    subject = load_subject(DEFAULT_MODEL, dtype=args.dtype)
+    for name in args.methods:
         method = MethodSpec.parse(name).build()
-        for slots in LENGTHS:
+        for slots in args.slots:
             with torch.inference_mode(), ExitStack() as stack:
                 changed = stack.enter_context(method.apply(subject))
                 full, pruned = filled(subject, slots), filled(changed, slots)
@@ -77,7 +82,7 @@ def main() -> None:
             ratio = run.speedup()
             plain = 1e3 * min(b.wall_s for b in run.of(BASELINE)) / STEPS
             figures = f"{ratio.value:.2f} times kv_full's speed [{ratio.low:.2f}, {ratio.high:.2f}]"
-            print(f"{name}, {slots} slots: {figures}, a plain step takes {plain:.1f} ms")
+            print(f"{name}, {slots} slots: {figures}, a plain step takes {plain:.1f} ms", flush=True)
 
 
 if __name__ == "__main__":
