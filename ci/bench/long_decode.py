@@ -1,8 +1,8 @@
 """Decode steps of a whole model over a long cache: methods that select against reading everything, in pairs.
 
-Run `python ci/bench/long_decode.py [METHOD ...] [--dtype float32] [--slots 8192 32768]`. The cache is filled with random
-keys and values, as only time is asked for: the default model is trained to 8192 tokens. Prints for each length the
-ratio of times with its 95 % interval and the milliseconds of a plain step.
+Run `python ci/bench/long_decode.py [METHOD ...] [--dtype float32] [--slots 8192 32768]`. The cache is filled with
+random keys and values, as only time is asked for: the default model is trained to 8192 tokens. Prints for each length
+the ratio of times with its 95 % interval and the milliseconds of a plain step.
 """
 
 from __future__ import annotations
