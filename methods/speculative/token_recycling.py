@@ -62,8 +62,7 @@ class SuccessorMatrix(Drafter):
 
     def propose(self, history: Sequence[int], room: int) -> DraftTree:
         """Unroll the template from the last token; nodes under an unwritten row are left out."""
-        chances = self.chances()
-        count = len(self.paths)
+        chances, count = self.chances(), len(self.paths)
         if self.adaptive:
             count = best_width([chances[path] for path in self.paths], self.costs)
         tokens, parents, placed = [history[-1]], [-1], {(): 0}
