@@ -38,7 +38,7 @@ METHODS = (
 TASKS = ("zoo_ruler_multikey8k_blind", "zoo_ruler_multikey8k")
 
 
-def values(samples: Any, metric: str) -> list[float]:
+def document_values(samples: Any, metric: str) -> list[float]:
     """A metric of all documents, in their order."""
     rows = [row for row in documents(samples) if row["name"] == metric]
     return [row["value"] for row in sorted(rows, key=lambda row: int(row["unit"]))]
@@ -55,9 +55,9 @@ def table(scorer: SharedScorer, task: str, options: EvalOptions, methods: Sequen
     margins: dict[str, list[float]] = {}
     for name in (BASELINE, *methods):
         samples = run_task(scorer.subject(name), task, options).samples
-        margins[name] = values(samples, "choice_margin")
+        margins[name] = document_values(samples, "choice_margin")
         gap = shown(paired_difference(margins[name], margins[BASELINE])) if name != BASELINE else ""
-        right = shown(mean_interval(values(samples, "acc")))
+        right = shown(mean_interval(document_values(samples, "acc")))
         print(f"{name} | {right} | {sum(margins[name]) / len(margins[name]):.2f} | {gap}", flush=True)
 
 

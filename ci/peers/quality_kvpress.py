@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from ci.bench.long_context_quality import document_values
 from ci.peers.compare_kvpress import pairs
 from harness.catalog.spec import MethodSpec
 from harness.evaluate.quality import EvalOptions, load_task, run_task
 from harness.kinds.stack import applied
-from harness.run.perform import documents
 from harness.stats.quality import paired_difference
 from harness.subjects.load import load_subject
 from harness.subjects.requests import GenerateRequest
@@ -49,11 +49,8 @@ def contexts(subject: Subject, task: str, options: EvalOptions) -> list[list[int
 
 def measured(subject: Subject, task: str, options: EvalOptions) -> Side:
     """One side's answers to a task."""
-    rows = documents(run_task(subject, task, options).samples)
-    values = {
-        name: [row["value"] for row in sorted(rows, key=lambda row: int(row["unit"])) if row["name"] == name]
-        for name in METRICS[task]
-    }
+    samples = run_task(subject, task, options).samples
+    values = {name: document_values(samples, name) for name in METRICS[task]}
     held = [
         subject.generate(GenerateRequest(prompts=[ids], max_new_tokens=1))[0].counts["kv_bytes_held"]
         for ids in contexts(subject, task, options)

@@ -167,11 +167,11 @@ class SpeculativeMethod(Method):
     def apply(self, subject: Subject, artifact: Artifact = None) -> Iterator[Subject]:
         """The subject with a decoder that drafts and verifies."""
         from harness.kinds.speculative.loop import SpeculativeDecoder
-        from harness.kinds.speculative.pace import Pace
+        from harness.kinds.speculative.pace import Pace, WatchedPace
 
         subject.require(KV_VIEWS, self.card.id)
         drafter = self.drafter(subject, artifact)
-        pace = Pace(watched=drafter.free) if self.adaptive else None
+        pace = (WatchedPace() if drafter.free else Pace()) if self.adaptive else None
         yield replace(subject, decoder=SpeculativeDecoder(drafter, width_costs(subject), type(self).rule, pace))
 
     def checks(self, subject: Subject) -> Iterable[Check]:

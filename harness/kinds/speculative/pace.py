@@ -29,11 +29,9 @@ class Pace:
 
     Emitted tokens and costs (in plain steps) of recent drafting steps are kept as decayed sums. Where their ratio
     falls below :data:`MARGIN`, drafting rests for some plain steps and is then tried again; the more was lost since
-    drafting last paid, the longer the rest. ``watched``: drafts are recorded during a rest too, by what they would
-    have emitted, so a rest lasts until they would pay again, and trying costs nothing.
+    drafting last paid, the longer the rest.
     """
 
-    watched: bool = False
     emitted: float = MARGIN
     cost: float = 1.0
     resting: int = 0
@@ -42,8 +40,6 @@ class Pace:
 
     def rests(self) -> bool:
         """Whether the coming step is a plain one."""
-        if self.watched:
-            return self.trials >= TRIAL_STEPS and self._loses()
         if self.resting:
             self.resting -= 1
             return True
@@ -51,18 +47,20 @@ class Pace:
 
     def record(self, emitted: int, cost: float) -> None:
         """Count a step that drafted: what it emitted, and what forward and drafting cost in plain steps."""
-        decay = WATCHED_DECAY if self.watched else DECAY
-        self.emitted = decay * self.emitted + emitted
-        self.cost = decay * self.cost + cost
-        self.trials += 1
+        self._add(emitted, cost, DECAY)
         self.lost = max(0.0, self.lost + cost - emitted)
-        if not self.watched and self.trials >= TRIAL_STEPS and self._loses():
+        if self._loses():
             self.resting = min(max(FIRST_REST, ceil(self.lost / LOSS)), LONGEST_REST)
             # The next trial starts even, so that a few good steps are enough.
             self.emitted, self.cost, self.trials, self.lost = MARGIN, 1.0, 0, 0.0
 
+    def _add(self, emitted: int, cost: float, decay: float) -> None:
+        self.emitted = decay * self.emitted + emitted
+        self.cost = decay * self.cost + cost
+        self.trials += 1
+
     def _loses(self) -> bool:
-        return self.emitted < MARGIN * self.cost
+        return self.trials >= TRIAL_STEPS and self.emitted < MARGIN * self.cost
 
     def snapshot(self) -> Pace:
         """The state as it is."""
@@ -71,6 +69,21 @@ class Pace:
     def restore(self, state: Pace) -> None:
         """Go back to a snapshot."""
         vars(self).update(vars(state))
+
+
+class WatchedPace(Pace):
+    """The pace of a free drafter: drafts are recorded during a rest too, by what they would have emitted.
+
+    So a rest lasts until they would pay again, and trying costs nothing.
+    """
+
+    def rests(self) -> bool:
+        """Whether the coming step is a plain one."""
+        return self._loses()
+
+    def record(self, emitted: int, cost: float) -> None:
+        """Count a step that drafted, or would have."""
+        self._add(emitted, cost, WATCHED_DECAY)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from math import ceil
 
 import pytest
 
-from harness.kinds.speculative.pace import LOSS, Acceptance, Pace
+from harness.kinds.speculative.pace import LOSS, Acceptance, Pace, WatchedPace
 from harness.kinds.speculative.widths import WidthCosts
 
 
@@ -58,7 +58,7 @@ def test_the_cost_of_drafting_counts():
 
 
 def test_a_watched_rest_lasts_until_drafts_would_pay_again():
-    pace = Pace(watched=True)
+    pace = WatchedPace()
     assert not pace.rests()
     for _ in range(8):
         pace.record(1, 1.5)

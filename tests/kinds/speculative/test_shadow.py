@@ -6,7 +6,7 @@ import pytest
 
 from harness.kinds.speculative import Drafter, DraftTree, chain
 from harness.kinds.speculative.loop import SpeculativeDecoder
-from harness.kinds.speculative.pace import Pace
+from harness.kinds.speculative.pace import Pace, WatchedPace
 from harness.kinds.speculative.shadow import Shadow
 from harness.kinds.speculative.widths import ContextCosts, WidthCosts
 from harness.subjects.requests import GenerateRequest
@@ -57,7 +57,7 @@ def text(tiny):
 
 def test_what_promises_too_little_is_not_verified_but_judged_all_the_same(tiny, text):
     drafter = Foretold(text, promise=4.0)
-    row = decoded(tiny, drafter, Pace(watched=True))
+    row = decoded(tiny, drafter, WatchedPace())
     assert row.tokens == text[:13] and set(row.steps) == {1}
     assert row.counts["plain_steps"] == 12 == row.counts["width_cost"]
     assert drafter.judged == [(0, 1), (1, 2), (2, 3), (3, None)] * 3
@@ -71,7 +71,7 @@ def test_what_promises_enough_is_verified_and_judged(tiny, text):
 
 
 def test_a_rest_ends_when_drafts_would_have_paid(tiny, text):
-    resting = Pace(watched=True)
+    resting = WatchedPace()
     for _ in range(4):
         resting.record(1, 1.2)
     row = decoded(tiny, Foretold(text, promise=9.0), replace(resting))
