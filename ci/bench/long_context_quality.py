@@ -8,6 +8,7 @@ margins from those of `kv_full`, paired by document.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from harness.catalog.spec import MethodSpec
+from harness.errors import ZooError
 from harness.evaluate.quality import EvalOptions, run_task
 from harness.kinds.artifacts import ArtifactStore
 from harness.kinds.stack import applied
@@ -83,4 +85,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ZooError as error:
+        sys.exit(f"error: {error}")

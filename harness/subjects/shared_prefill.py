@@ -38,8 +38,9 @@ def refuse_unshared(subject: Subject) -> None:
     """:class:`Refused` where a plain prefill of the model would not be this subject's own."""
     if any(type(layer) is not KVLayer for layer in subject.new_cache().layers):
         raise Refused(f"{subject.full_name} keeps its slots in another form, so it cannot share a dense prefill")
-    if any(module._forward_hooks or module._forward_pre_hooks for module in subject.model.modules()):
-        raise Refused(f"{subject.full_name} changes the model's forward, so it cannot share a dense prefill")
+    if changed := subject.replaced - {"cache"}:
+        part = sorted(changed)[0]
+        raise Refused(f"{subject.full_name} changes the model's {part}, so it cannot share a dense prefill")
 
 
 class SharedScorer:

@@ -53,7 +53,16 @@ def test_a_context_is_read_once_for_all_methods(subjects, monkeypatch):
     assert [len(prompts[0]) for prompts in read] == [40, 30]
 
 
-@pytest.mark.parametrize(("name", "why"), [("kv_kivi@residual=32", "another form"), ("spatten", "changes the model")])
+@pytest.mark.parametrize(("name", "why"), [("kv_kivi@residual=32", "another form"), ("spatten", "spatten changes")])
 def test_what_reads_the_prompt_in_its_own_way_is_refused(tiny, name, why):
     with applied([MethodSpec.parse(name).build()], tiny) as subject, pytest.raises(Refused, match=why):
-        SharedScorer({name: subject})
+        SharedScorer({"kv_full": tiny, name: subject})
+
+
+def test_hooks_that_change_nothing_do_not_refuse(subjects, tiny):
+    # Transformers leaves its own on a model once hidden states were asked for.
+    hook = tiny.model.get_decoder().register_forward_hook(lambda *_: None)
+    try:
+        SharedScorer(subjects)
+    finally:
+        hook.remove()

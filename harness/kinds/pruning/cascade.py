@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -193,6 +193,8 @@ class Cascade:
 
 class CascadeMethod(PruningMethod):
     """A method that drops tokens and heads between the layers. A subclass says how many each layer has left."""
+
+    replaces: ClassVar[frozenset[str]] = frozenset({"cache", "layers"})
 
     def keep_tokens(self, layer: int, num_layers: int, length_B: Tensor) -> Tensor:
         """Tokens that reach the layer, of prompts of ``length_B``."""
