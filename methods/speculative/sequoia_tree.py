@@ -17,9 +17,10 @@ from harness.kinds.speculative.growing import GrowingTree, draw_without_replacem
 from harness.kinds.speculative.pace import DecayedRates
 from harness.kinds.speculative.tree_program import Chances, Shape, plan
 from harness.kinds.speculative.verify import recursive_rejection
+from harness.subjects.sampling import Sampler
 
 PRIOR: Chances = (0.5, 0.15, 0.08, 0.05)
-PRIOR_WEIGHT, DECAY, REPLAN = 4.0, 0.98, 16
+PRIOR_WEIGHT, DECAY, REPLAN = 4.0, 0.98, 8
 
 
 class ShapedDrafter(ModelDrafter):
@@ -29,7 +30,13 @@ class ShapedDrafter(ModelDrafter):
         super().__init__(model)
         self.sizes, self.max_depth = sizes, max_depth
         self.rates = DecayedRates(PRIOR, PRIOR_WEIGHT, DECAY)
-        self.steps, self.shape = 0, self._planned()
+        self.steps = 0
+        self.shape: Shape = ()
+
+    def start(self, prompt: Sequence[int], sampler: Sampler, row: int) -> None:
+        """A new text; the decoder has said by now what widths cost."""
+        super().start(prompt, sampler, row)
+        self.shape = self._planned()
 
     def _planned(self) -> Shape:
         # Rounded, so that equal plans are found again instead of made.
