@@ -3,6 +3,7 @@
 ``chat``: short requests in the model's chat format. The six groups of :mod:`tasks.spec_groups` are in it too, and so
 is a file of Spec-Bench's form (:mod:`tasks.spec_bench`). ``copy``: tables and lists that are to be repeated, where
 drafts from the text are often right. ``prose``: ordinary paragraphs to be continued, cut or repeated to a length.
+``ruler``: the texts of the task ``zoo_ruler_multikey2k``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from harness.errors import unknown_name
 from harness.subjects.tokenizer import in_chat
 from tasks import spec_bench, spec_groups
+from tasks.generated import ruler
 
 CHAT = (
     "Explain in simple words why the sky is blue.",
@@ -82,6 +84,11 @@ def _prose_prompt(number: int) -> str:
     return "\n\n".join(order)
 
 
+def _ruler_prompt(number: int) -> str:
+    """A text of about 2,000 tokens with ten numbers, one of which is asked for."""
+    return str(ruler.multikey(number + 1, 0, sentences=190)["test"][number]["context"])
+
+
 def _group_prompt(group: str, tokenizer: Any, number: int) -> str:
     return _spoken(spec_groups.group_messages(group, number), tokenizer)
 
@@ -92,6 +99,7 @@ def prompt_ids(name: str, count: int, tokenizer: Any, prompt_tokens: int = 0, fi
         "chat": lambda n: _asked(CHAT[n % len(CHAT)], tokenizer),
         "copy": _copy_prompt,
         "prose": _prose_prompt,
+        "ruler": _ruler_prompt,
         **{group: partial(_group_prompt, group, tokenizer) for group in spec_groups.GROUPS},
     }
     if spec_bench.is_file(name):

@@ -69,6 +69,12 @@ def _tiny_multi_select_inverted() -> tuple[Any, Any, int]:
     return obtain_warm_start(WarmStart(language=InvertedSelectText(), steps=1500))
 
 
+def _tiny_recall() -> tuple[Any, Any, int]:
+    from harness.subjects.recall_model import recall_llama
+
+    return recall_llama()
+
+
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
     for entry in (
@@ -113,6 +119,13 @@ MODELS: dict[str, ModelEntry] = {
             "none",
             "float32",
             _tiny_multi_select_inverted,
+        ),
+        ModelEntry(
+            "tiny-recall",
+            "a two-layer Llama with written weights that looks facts up in texts of up to 8K tokens: for long contexts",
+            "none",
+            "float32",
+            _tiny_recall,
         ),
     )
 }

@@ -26,6 +26,7 @@ SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idlelib",
 SKIPPED_FOLDERS |= {"ensurepip", "pydoc_data", "encodings"}
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
 PIECE_BYTES = 4000
+RECALL_SEED = 1_000_003
 TRIPLE_QUOTED = re.compile(r'(\A(?:\s|#[^\n]*\n)*[rR]?|:[ \t]*(?:#[^\n]*)?\n\s*[rR]?)?"""(.*?)"""', re.DOTALL)
 
 Pieces = tuple[tuple[str, str], ...]
@@ -125,6 +126,14 @@ def _sources() -> Pieces:
     return tuple((origin, piece) for origin, text in _modules() for piece in cut(text))
 
 
+def _recall() -> Pieces:
+    """Texts of about 500 tokens in the form of RULER, from a seed that no task has."""
+    from tasks.generated.ruler import multikey
+
+    rows = multikey(200, seed=RECALL_SEED, sentences=34)["test"]
+    return tuple((row["id"], row["context"] + row["choices"][row["answer"]] + ".") for row in rows)
+
+
 CORPORA: dict[str, Corpus] = {
     "python_docs": Corpus(
         "English prose paragraphs of the Python standard library's docstrings and language reference",
@@ -135,6 +144,11 @@ CORPORA: dict[str, Corpus] = {
         "Python sources of the standard library, in pieces of about 4 kB",
         "PSF-2.0, and the notices within the files; read in place, not redistributed",
         _sources,
+    ),
+    "recall_text": Corpus(
+        "Numbers in neutral sentences with a question and its answer, for the model tiny-recall",
+        "generated from this project's word lists (Apache-2.0)",
+        _recall,
     ),
     "parallel": Corpus(
         "Short messages of Django's user interface in thirteen languages", parallel.LICENCE, parallel.pieces

@@ -8,6 +8,7 @@ import pytest
 
 from tasks import our_configs
 from tasks.generated import ruler
+from tasks.prompts import prompt_ids
 from tasks.words import FILLERS
 
 SMALL = {"sentences": 20}
@@ -110,3 +111,11 @@ def test_every_answer_has_several_words_or_digits_and_lengths_are_knobs():
         length = "words" if name == "common" else "sentences"
         longer = rows(name, **(knobs | {"n": 1, length: 2 * knobs[length]}))[0]
         assert len(longer["context"]) > 1.6 * len(row["context"])
+
+
+def test_decode_workloads_can_read_the_texts_of_many_keys():
+    class Characters:
+        encode = staticmethod(list)
+
+    texts = ["".join(ids) for ids in prompt_ids("ruler", 2, Characters(), first=1)]
+    assert texts == [row["context"] for row in rows("multikey", n=3, sentences=190)[1:]]

@@ -17,6 +17,7 @@ EXPECTED = {
     *("zoo_ruler_needle", "zoo_ruler_needle_blind", "zoo_ruler_multikey", "zoo_ruler_multikey_blind"),
     *("zoo_ruler_common", "zoo_ruler_common_blind", "zoo_ruler_multikey2k", "zoo_ruler_multikey2k_blind"),
     *("zoo_ruler_multikey8k", "zoo_ruler_multikey8k_blind"),
+    *("zoo_ruler_tracking2k", "zoo_ruler_tracking2k_blind"),
     *("zoo_ruler_common2k", "zoo_ruler_common2k_blind", "zoo_ruler_tracking", "zoo_ruler_tracking_blind"),
     *("zoo_hellaswag100", "zoo_truthfulqa100", "zoo_gsm8k50", "zoo_humaneval_bpb"),
 }

@@ -121,7 +121,7 @@ class _Row:
             self._judge(step, cost)
         decoder.drafter.observe(step)
         self.cost += cost
-        self._count(tree, plain, (began, drafted, verified, time.perf_counter()))
+        self._count(tree, (began, drafted, verified, time.perf_counter()))
         return done
 
     def _draft(self) -> tuple[DraftTree, bool]:
@@ -163,9 +163,9 @@ class _Row:
             if pace is not None and shadow.promising:
                 pace.record(shadow.emitted, shadow.cost)
 
-    def _count(self, tree: DraftTree, plain: bool, stamps: tuple[float, ...]) -> None:
+    def _count(self, tree: DraftTree, stamps: tuple[float, ...]) -> None:
         self.drafted += sum(token >= 0 for token in tree.tokens) - 1
-        self.plain_steps += plain
+        self.plain_steps += len(tree.tokens) == 1
         for name, before, after in zip(("draft", "verify", "observe"), stamps, stamps[1:], strict=False):
             self.row.seconds[name] += after - before
 

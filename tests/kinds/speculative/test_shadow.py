@@ -63,6 +63,11 @@ def test_what_promises_too_little_is_not_verified_but_judged_all_the_same(tiny, 
     assert drafter.judged == [(0, 1), (1, 2), (2, 3), (3, None)] * 3
 
 
+def test_a_step_without_a_draft_is_a_plain_one(tiny):
+    row = decoded(tiny, Foretold([], promise=None), None)
+    assert row.counts["plain_steps"] == 12 and row.counts["drafted_tokens"] == 0
+
+
 def test_what_promises_enough_is_verified_and_judged(tiny, text):
     drafter = Foretold(text, promise=4.5, wrong=[2])
     row = decoded(tiny, drafter, None)
