@@ -1,8 +1,8 @@
 """Quality at lengths where reading the prompt is most of the work: one prefill a document serves all methods.
 
-Run `python ci/bench/long_context_quality.py [METHOD ...] [--task NAME ...] [--limit N]`. Tasks go through lm-eval as in
-`zoo run`. Prints each method's accuracy with its 95 % interval, its mean choice margin, and the difference of the
-margins from those of `kv_full`, paired by document.
+Run `python ci/bench/long_context_quality.py [METHOD ...] [--task NAME ...] [--limit N] [--model NAME]`. Tasks go through
+lm-eval as in `zoo run`. Prints each method's accuracy with its 95 % interval, its mean choice margin, and the
+difference of the margins from those of `kv_full`, paired by document.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", default=METHODS)
     parser.add_argument("--task", nargs="+", default=TASKS)
     parser.add_argument("--limit", type=int, default=8)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     torch.set_num_threads(1)
     options = EvalOptions(limit=args.limit, batch_size=2)
     with ExitStack() as opened:
-        subject, store = load_subject(DEFAULT_MODEL, dtype=args.dtype), ArtifactStore()
+        subject, store = load_subject(args.model, dtype=args.dtype), ArtifactStore()
         named = {name: [MethodSpec.parse(name).build()] for name in (BASELINE, *args.methods)}
         subjects = {name: opened.enter_context(applied(m, subject, store.obtain)) for name, m in named.items()}
         for task in args.task:

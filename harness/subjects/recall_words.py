@@ -39,7 +39,10 @@ class RecallWords:
         unknown = [piece for piece in pieces if piece not in self.ids]
         if unknown or "".join(pieces) != text:
             what = f"the word {unknown[0].strip()!r}" if unknown else "other marks"
-            raise UsageError(f"this model reads only the words of tasks such as zoo_ruler_multikey, not {what}")
+            raise UsageError(
+                f"tiny-recall reads only the words of tasks such as zoo_ruler_multikey, not {what}; "
+                "methods that calibrate take corpus=recall_text, decode workloads the prompts ruler"
+            )
         return [self.ids[piece] for piece in pieces]
 
     def decode(self, ids: Sequence[int]) -> str:
