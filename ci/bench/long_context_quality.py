@@ -1,7 +1,7 @@
 """Quality at lengths where reading the prompt is most of the work: one prefill a document serves all methods.
 
-Run `python ci/bench/long_context_quality.py [METHOD ...] [--task NAME ...] [--limit N] [--model NAME]`. Tasks go through
-lm-eval as in `zoo run`. Prints each method's accuracy with its 95 % interval, its mean choice margin, and the
+Run `python ci/bench/long_context_quality.py [METHOD ...] [--task NAME ...] [--limit N] [--model NAME]`. Tasks go
+through lm-eval as in `zoo run`. Prints each method's accuracy with its 95 % interval, its mean choice margin, and the
 difference of the margins from those of `kv_full`, paired by document.
 """
 
