@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from harness.subjects.requests import GenerateRequest
+from harness.subjects.cache import KVCache
+from harness.subjects.runner import Runner
 from harness.subjects.subject import Subject
 from harness.toolkit.students import TeacherText, hidden_states
 
@@ -93,11 +95,11 @@ def label_text(
     own, eos = text.continuation, set(large.text_tokenizer().eos_ids)
 
     def critical(places: list[int]) -> list[bool]:
-        starts = {place: [*text.prompt, *own[:place], small_T[place]] for place in places}
-        branches = continued(large, [s for place, s in starts.items() if small_T[place] not in eos], branch_tokens)
+        goes_on = {place: small_T[place] for place in places if small_T[place] not in eos}
+        branches = continued(large, text, goes_on, branch_tokens)
         verdicts = []
         for place in places:
-            theirs = [small_T[place]] if small_T[place] in eos else [small_T[place], *next(branches)]
+            theirs = [small_T[place], *next(branches)] if place in goes_on else [small_T[place]]
             ours = own[place : place + 1 + branch_tokens]
             verdicts.append(judge(sentence(large, ours), sentence(large, theirs)))
         return verdicts
@@ -105,12 +107,33 @@ def label_text(
     return label_tokens(own, small_T, critical)
 
 
-def continued(large: Subject, starts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[list[int]]:
-    """Greedy continuations up to the end of a sentence, in order."""
-    for first in range(0, len(starts), BRANCHES_AT_ONCE):
-        prompts = starts[first : first + BRANCHES_AT_ONCE]
-        request = GenerateRequest(prompts=prompts, max_new_tokens=new_tokens, stop_strings=SENTENCE_ENDS)
-        yield from (row.tokens for row in large.generate(request))
+def continued(large: Subject, text: TeacherText, tokens: Mapping[int, int], new_tokens: int) -> Iterator[list[int]]:
+    """Greedy continuations where one of ``tokens`` stands at its place of the answer; the text is read only once."""
+    eos = large.text_tokenizer().eos_ids
+    read = Runner(large.model, partial(KVCache, large.model.config.get_text_config().num_hidden_layers))
+    read.prefill([[*text.prompt, *text.continuation]])
+    places = list(tokens)
+    for first in range(0, len(places), BRANCHES_AT_ONCE):
+        some = places[first : first + BRANCHES_AT_ONCE]
+        starts = [len(text.prompt) + place for place in some]
+        for row in branched(read.fork(), starts, [tokens[place] for place in some], new_tokens):
+            yield row[: min((row.index(token) for token in eos if token in row), default=len(row))]
+
+
+def branched(runner: Runner, starts: Sequence[int], tokens: Sequence[int], new_tokens: int) -> list[list[int]]:
+    """What follows the first ``starts`` tokens of the text that was read and then one of ``tokens``, row by row."""
+    cache = runner.cache
+    runner.select_rows(torch.zeros(len(starts), dtype=torch.long, device=runner.device))
+    cache.seen_B = torch.tensor(starts, device=runner.device)
+    before_B1N = torch.arange(cache.layers[0].length, device=runner.device) < cache.seen_B[:, None, None]
+    for layer in cache.layers:
+        layer.valid = before_B1N
+    ids_B, written = torch.tensor(tokens, device=runner.device), []
+    for _ in range(new_tokens):
+        ids_B = runner.forward(ids_B[:, None])[:, -1].argmax(-1)
+        runner.commit()
+        written.append(ids_B)
+    return torch.stack(written, 1).tolist()  # type: ignore[no-any-return]
 
 
 def labelled_tokens(
