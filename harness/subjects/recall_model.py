@@ -37,6 +37,7 @@ SHARPNESS = 30.0
 FAST_PAIRS = 8
 """Pairs of a head that turn fast enough to tell neighbouring positions apart."""
 LOGIT_SCALE = 0.25
+"""Of the final norm: small enough that other tokens keep a chance, so that margins say something."""
 
 
 def block(number: int) -> slice:
@@ -97,18 +98,19 @@ def _look_back(attention: Any, turns_P: Tensor) -> None:
     A key is (1, 0) in each pair, and a query the same turned back by ``distance`` positions, so their product is the
     sum of cos((d - distance) turn), largest at d = distance.
     """
-    size = 2 * CODE / (5 * CODE)  # mean square of a first hidden state: codes and constant are of size 1
+    # The norm divides a first hidden state by this root: its code and its constant are of size 1, the rest is 0.
+    root = (2 / 5) ** 0.5
     gap = float((1 - turns_P.cos()).sum()) / HEAD_DIM**0.5
     constant = CONSTANT * CODE
     for group in range(GROUPS):
         key = group * HEAD_DIM
-        attention.k_proj.weight[key : key + FAST_PAIRS, constant] = size**0.5
+        attention.k_proj.weight[key : key + FAST_PAIRS, constant] = root
     for head, distance in LOOKS_BACK.items():
         query = head * HEAD_DIM
         for part, values_P in ((0, (distance * turns_P).cos()), (HEAD_DIM // 2, -(distance * turns_P).sin())):
             start = query + part
-            attention.q_proj.weight[start : start + FAST_PAIRS, constant] = values_P * size**0.5 * SHARPNESS / gap
-        attention.o_proj.weight[block(distance), query : query + CODE] = torch.eye(CODE) * size**0.5
+            attention.q_proj.weight[start : start + FAST_PAIRS, constant] = values_P * root * SHARPNESS / gap
+        attention.o_proj.weight[block(distance), query : query + CODE] = torch.eye(CODE) * root
 
 
 def _look_up(attention: Any) -> None:
