@@ -17,7 +17,6 @@ from harness.kinds.speculative.growing import GrowingTree, draw_without_replacem
 from harness.kinds.speculative.pace import DecayedRates
 from harness.kinds.speculative.tree_program import Chances, Shape, plan
 from harness.kinds.speculative.verify import recursive_rejection
-from harness.subjects.sampling import Sampler
 
 PRIOR: Chances = (0.5, 0.15, 0.08, 0.05)
 PRIOR_WEIGHT, DECAY, REPLAN = 4.0, 0.98, 8
@@ -33,7 +32,7 @@ class ShapedDrafter(ModelDrafter):
         self.steps = 0
         self.shape: Shape = ()
 
-    def start(self, prompt: Sequence[int], sampler: Sampler, row: int) -> None:
+    def start(self, prompt: Sequence[int], sampler: Any, row: int) -> None:
         """A new text; the decoder has said by now what widths cost."""
         super().start(prompt, sampler, row)
         self.shape = self._planned()
