@@ -181,6 +181,16 @@ class KVCache(Cache):  # type: ignore[misc]
         self.seen_B = None if self.seen_B is None else self.seen_B[rows]
         self.prompt_B = None if self.prompt_B is None else self.prompt_B[rows]
 
+    def rewind(self, length_B: Tensor) -> None:
+        """Let each row go on after its first ``length_B`` tokens, as if those after them had not been read.
+
+        For rows without padding of which nothing was evicted.
+        """
+        before_B1N = torch.arange(self.layers[0].length, device=length_B.device) < length_B[:, None, None]
+        for layer in self.layers:
+            layer.valid = before_B1N
+        self.seen_B = length_B
+
     def fork(self) -> KVCache:
         """A cache that goes on from here on its own; what is held so far is shared until the twin writes."""
         twin = copy.copy(self)

@@ -69,13 +69,13 @@ class ShapedDrafter(ModelDrafter):
         if self.steps == REPLAN:
             self.steps, self.shape = 0, self._planned()
 
-    def snapshot(self) -> tuple[Any, int, Shape]:
-        """What was accepted of late, and the plan."""
-        return self.rates.snapshot(), self.steps, self.shape
+    def snapshot(self) -> tuple[Any, int]:
+        """What was accepted of late; the plan follows from it when a text starts."""
+        return self.rates.snapshot(), self.steps
 
-    def restore(self, state: tuple[Any, int, Shape]) -> None:
+    def restore(self, state: tuple[Any, int]) -> None:
         """Go back to a snapshot."""
-        rates, self.steps, self.shape = state
+        rates, self.steps = state
         self.rates.restore(rates)
 
 

@@ -249,3 +249,13 @@ def test_counts_are_tokens_without_padding(tiny):
 def test_the_cache_factory_makes_independent_caches(tiny):
     one, other = tiny.new_cache(), tiny.new_cache()
     assert isinstance(one, KVCache) and one.layers[0] is not other.layers[0]
+
+
+def test_rewound_rows_go_on_as_if_the_rest_had_not_been_read(tiny):
+    runner = Runner(tiny.model, tiny.new_cache)
+    runner.prefill([PROMPT])
+    runner.select_rows(torch.zeros(2, dtype=torch.long))
+    runner.cache.rewind(torch.tensor([3, 16]))
+    rewound_BV = runner.forward(torch.tensor([[7], [7]]))[:, -1]
+    for row, length in enumerate((3, 16)):
+        assert torch.allclose(rewound_BV[row], fresh(tiny, [*PROMPT[:length], 7]), atol=1e-5)

@@ -122,12 +122,8 @@ def continued(large: Subject, text: TeacherText, tokens: Mapping[int, int], new_
 
 def branched(runner: Runner, starts: Sequence[int], tokens: Sequence[int], new_tokens: int) -> list[list[int]]:
     """What follows the first ``starts`` tokens of the text that was read and then one of ``tokens``, row by row."""
-    cache = runner.cache
     runner.select_rows(torch.zeros(len(starts), dtype=torch.long, device=runner.device))
-    cache.seen_B = torch.tensor(starts, device=runner.device)
-    before_B1N = torch.arange(cache.layers[0].length, device=runner.device) < cache.seen_B[:, None, None]
-    for layer in cache.layers:
-        layer.valid = before_B1N
+    runner.cache.rewind(torch.tensor(starts, device=runner.device))
     ids_B, written = torch.tensor(tokens, device=runner.device), []
     for _ in range(new_tokens):
         ids_B = runner.forward(ids_B[:, None])[:, -1].argmax(-1)
